@@ -1,0 +1,1 @@
+"""Kubeflow steps, one thin file each, named as the function they call."""

@@ -1,0 +1,1 @@
+"""Pipeline graphs and nothing else."""

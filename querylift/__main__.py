@@ -1,0 +1,5 @@
+"""``python -m querylift``."""
+
+from querylift.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""One file of commands per subject; ``querylift.cli`` names them."""

@@ -1,0 +1,226 @@
+"""Every setting of every step: frozen, typed, checked when made.
+
+They stand in one module, free of heavy imports, because the images that validate data carry
+no torch and the command line must answer at once; see ``docs/decisions/0003-configs.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class ContractConfig:
+    """What ``validate_data`` demands of a dataset."""
+
+    min_queries: int = 10
+    """Volume band: fewer queries block."""
+    min_products: int = 50
+    """Volume band: fewer products block."""
+    min_judgments: int = 50
+    """Volume band: fewer judgments block."""
+    max_title_chars: int = 10_000
+    """A longer title blocks: it is a broken export, not a title."""
+    max_rows_named: int = 20
+    """Offending rows named per expectation in the report."""
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """How the tokenizer is made and extended."""
+
+    encoder: str = ""
+    """Encoder whose WordPiece vocabulary is extended: ``minilm``, a directory or a hub name;
+    empty learns a base vocabulary from the dataset."""
+    base_size: int = 4_000
+    """Word pieces of a vocabulary learnt from scratch; unused with a named encoder."""
+    new_words: int = 2_000
+    """Most frequent split words to add. [words] The ei-SRC paper adds 20,000."""
+    min_count: int = 5
+    """A word seen less often is not added."""
+
+    def __post_init__(self) -> None:
+        _require(self.base_size >= 200, f"base_size is {self.base_size}, want 200 or more")
+        _require(self.new_words >= 0, f"new_words is {self.new_words}, want 0 or more")
+        _require(self.min_count >= 1, f"min_count is {self.min_count}, want 1 or more")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and decay, and the loop around it."""
+
+    steps: int = 100
+    """Optimizer steps. 0 skips the stage."""
+    batch_size: int = 32
+    """Examples per optimizer step, over all processes and accumulated passes."""
+    accumulate: int = 1
+    """Passes a batch is cut into, per process."""
+    lr: float = 5e-5
+    """Peak learning rate."""
+    warmup: float = 0.1
+    """Share of steps that warm up."""
+    weight_decay: float = 0.01
+    """Decoupled decay of matrices; biases and norms have none."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is bf16 where the processor multiplies it natively, else fp32."""
+    eval_every: int = 0
+    """Steps between validations; 0 validates at the end only."""
+    patience: int = 3
+    """Validations without improvement before stopping."""
+    save_every: int = 50
+    """Steps between training states a killed run resumes from."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, f"steps is {self.steps}, want 0 or more")
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}, want 1 or more")
+        _require(self.accumulate >= 1, f"accumulate is {self.accumulate}, want 1 or more")
+        _require(
+            self.batch_size % self.accumulate == 0,
+            f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}",
+        )
+        _require(self.lr > 0, f"lr is {self.lr}, want above 0")
+        _require(0 <= self.warmup <= 1, f"warmup is {self.warmup}, want 0 to 1")
+        _require(self.save_every >= 1, f"save_every is {self.save_every}, want 1 or more")
+
+
+@dataclass(frozen=True)
+class ShapeConfig:
+    """Size of a BERT encoder made from scratch."""
+
+    layers: int = 3
+    hidden: int = 128
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        _require(self.layers >= 1, f"layers is {self.layers}, want 1 or more")
+        _require(self.heads >= 1, f"heads is {self.heads}, want 1 or more")
+        _require(
+            self.hidden % self.heads == 0,
+            f"hidden {self.hidden} is no multiple of heads {self.heads}",
+        )
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Continued masked-language modelling."""
+
+    shape: ShapeConfig = field(default_factory=lambda: ShapeConfig(layers=6, hidden=256, heads=8))
+    """Used when the vocabulary names no encoder."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mask: float = 0.15
+    """Share of tokens hidden."""
+    max_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class WeakPairsConfig:
+    """Pairs without a judge: from clicks where there are some, else from the catalogue."""
+
+    pairs: int = 20_000
+    """Positive pairs at most."""
+    negatives: int = 3
+    """Negatives per positive: half of the same category, half random."""
+    min_query_words: int = 1
+    """Shorter queries are left out. The ei-SRC paper wants 2."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Stage A on weak pairs, then stage B on judgments."""
+
+    family: Literal["bert", "sbert"] = "bert"
+    max_query_tokens: int = 16
+    """ei-SRC's cap."""
+    max_title_tokens: int = 36
+    """ei-SRC's cap."""
+    dropout: float = 0.1
+    """Of every layer while training."""
+    train_words: bool = True
+    """Whether word embeddings learn too: with few pairs they overfit, at a third of the cost."""
+    weak: WeakPairsConfig = field(default_factory=WeakPairsConfig)
+    guide_weight: float = 0.5
+    """Share of the guide's probability in stage A's labels, where a guide is given."""
+    stage_a: OptimConfig = field(default_factory=OptimConfig)
+    stage_b: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Teacher to student: relations, then logits, then gold labels."""
+
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    weak: WeakPairsConfig = field(default_factory=WeakPairsConfig)
+    relation_heads: int = 16
+    """MiniLMv2's A_r; it must divide both widths."""
+    temperature: float = 2.0
+    margin_weight: float = 1.0
+    """Weight of MarginMSE beside logit distillation."""
+    teacher_weight: float = 0.5
+    """Weight of the teacher term while training on gold labels."""
+    relations: OptimConfig = field(default_factory=OptimConfig)
+    logits: OptimConfig = field(default_factory=OptimConfig)
+    gold: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How checkpoints are judged."""
+
+    split: Literal["train", "valid", "test"] = "valid"
+    relevant_grade: float = 3.0
+    """A pair of this grade or better is relevant in binary metrics: ei-SRC asks that subject,
+    core keywords and units all agree."""
+    gains: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
+    """nDCG's gain of grades 0, 1, 2, 3: the ESCI paper's I, C, S, E."""
+    resamples: int = 1_000
+    """Bootstrap resamples of queries."""
+    seed: int = 0
+    """Seed of the resamples; comparisons on one seed are paired."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.relevant_grade <= 3,
+            f"relevant_grade is {self.relevant_grade}, want above 0, at most 3",
+        )
+        _require(
+            len(self.gains) == 4 and list(self.gains) == sorted(self.gains),
+            f"gains are {self.gains}, want one for each grade 0 to 3, never falling",
+        )
+        _require(
+            self.gains[0] >= 0 and self.gains[-1] > 0,
+            f"gains are {self.gains}, want none below 0 and the last above 0",
+        )
+        _require(self.resamples >= 1, f"resamples is {self.resamples}, want 1 or more")
+
+
+@dataclass(frozen=True)
+class RegisterConfig:
+    """Under which name, and when, a checkpoint is registered."""
+
+    name: str = "relevance"
+    """Registered model."""
+    metric: str = "roc_auc"
+    """Metric the champion must be beaten on."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run of the training pipeline."""
+
+    seed: int = 0
+    contract: ContractConfig = field(default_factory=ContractConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    teacher: FinetuneConfig = field(default_factory=FinetuneConfig)
+    dual: FinetuneConfig = field(default_factory=lambda: FinetuneConfig(family="sbert"))
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    register: RegisterConfig = field(default_factory=RegisterConfig)

@@ -1,0 +1,1 @@
+"""The tables, and what turns raw data into pairs."""

@@ -1,0 +1,488 @@
+"""Checkpoints and lexical baselines against judged pairs: every metric with its interval."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from relevance.baselines import BM25, TOKEN_OVERLAP, TokenOverlap, bm25_scores
+from relevance.bootstrap import Draws, Interval, bootstrap
+from relevance.calibration import FOLDS, cross_fitted, query_folds
+from relevance.configs import EvaluationConfig
+from relevance.data.pairs import judged_pairs
+from relevance.data.tables import SPLITS, DatasetCard, data_hash, read_card
+from relevance.evaluation_page import page
+from relevance.files import new_dir, refuse_existing
+from relevance.metrics import (
+    METRICS,
+    Estimator,
+    FloatArray,
+    ScoredPairs,
+    definitions,
+    find,
+    measure,
+)
+
+LEXICAL = (BM25, TOKEN_OVERLAP)
+"""Baselines in every table."""
+
+MIN_QUERIES = 5
+"""Fewer queries give a value without interval: resampling one query only repeats it."""
+
+_TOP_CATEGORIES = 10
+_SLICE_METRIC = "roc_auc"
+_KEYS = ("query_id", "item_id", "source", "grade")
+_ALL = ("all", "")
+
+
+def evaluate(
+    config: EvaluationConfig, data: Path, checkpoints: Mapping[str, Path], out: Path
+) -> dict[str, float]:
+    """Judge checkpoints beside BM25 and the token-overlap model.
+
+    Writes ``out`` with ``evaluation.json`` (everything), ``scores.parquet`` (query_id, item_id,
+    source, grade and a column of raw scores per model) and ``index.html`` (for people).
+
+    Args:
+        config: Which split, and how.
+        data: Dataset with judgments.
+        checkpoints: Directory of each model, by the name it has in the tables.
+        out: Directory to make.
+
+    Returns:
+        Value of every defined metric under ``<model>/<metric>``.
+
+    Raises:
+        ValueError: No judged pairs in the split, a name that is taken, or scores that are no
+            finite numbers.
+        OSError: ``out`` exists, or ``data`` or a checkpoint is missing.
+    """
+    refuse_existing(out)
+    _check_names(checkpoints)
+    card = read_card(data)
+    judged = judged_pairs(data)
+    pairs = _only_split(judged, config.split, data)
+    queries, titles = list(pairs["query"]), list(pairs["title"])
+    overlap = _token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
+    scores = {
+        BM25: bm25_scores(data, queries, titles),
+        TOKEN_OVERLAP: overlap.score(queries, titles),
+    }
+    for name, checkpoint in checkpoints.items():
+        scores[name] = _checkpoint_scores(checkpoint, queries, titles, name)
+    evaluation = evaluate_scores(config, pairs, scores)
+    evaluation = _about(card, data) | evaluation
+    evaluation["notes"].append(f"{overlap.note}.")
+    write_evaluation(evaluation, pairs, scores, out)
+    return flatten(evaluation)
+
+
+def evaluate_scores(
+    config: EvaluationConfig, pairs: pd.DataFrame, scores: Mapping[str, FloatArray]
+) -> dict[str, Any]:
+    """Judge given scores; ``evaluate`` without the disk.
+
+    Args:
+        config: As for ``evaluate``; ``split`` is only noted.
+        pairs: Judged pairs, columns as of ``relevance.data.pairs.judged_pairs``.
+        scores: Raw scores of each model, in the order of ``pairs``. Models named in
+            ``LEXICAL`` are what the others are compared with.
+
+    Returns:
+        What ``evaluation.json`` holds, less the facts on the dataset. Undefined numbers are
+        None.
+
+    Raises:
+        ValueError: Scores of the wrong number, or not finite.
+    """
+    pairs = pairs.reset_index(drop=True)
+    for name, given in scores.items():
+        _check_scores(name, given, pairs)
+    query, query_ids = pd.factorize(pairs["query_id"], sort=True)
+    scored = {name: _scored(config, pairs, query, given) for name, given in scores.items()}
+    slices = list(_slices(pairs))
+    estimators: dict[tuple[str, tuple[str, str], str], Estimator] = {}
+    for name, model_pairs in scored.items():
+        for metric, definition in METRICS.items():
+            estimators[name, _ALL, metric] = definition.prepare(model_pairs)
+        for key, rows in slices:
+            if not _one_class(model_pairs.is_relevant[rows]):
+                estimators[name, key, _SLICE_METRIC] = METRICS[_SLICE_METRIC].prepare(
+                    model_pairs.only(rows)
+                )
+    strata = _strata(pairs, query, len(query_ids))
+    draws = bootstrap(estimators, strata, resamples=config.resamples, seed=config.seed)
+    challengers = [name for name in scores if name not in LEXICAL]
+    baselines = [name for name in LEXICAL if name in scores]
+    is_relevant = (pairs["grade"] >= config.relevant_grade).to_numpy()
+    return {
+        "split": config.split,
+        "relevant_grade": config.relevant_grade,
+        "gains": list(config.gains),
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "pairs": len(pairs),
+        "queries": len(query_ids),
+        "relevant": int(is_relevant.sum()),
+        "definitions": definitions(config.relevant_grade, config.gains),
+        "is_higher_better": {name: metric.is_higher_better for name, metric in METRICS.items()},
+        "lexical": baselines,
+        "models": {
+            name: {
+                metric: _plain(draws[name, _ALL, metric].interval(), len(query_ids))
+                for metric in METRICS
+            }
+            for name in scores
+        },
+        "differences": {
+            name: {
+                baseline: {
+                    metric: _plain(_difference(draws, name, baseline, _ALL, metric), len(query_ids))
+                    for metric in METRICS
+                }
+                for baseline in baselines
+            }
+            for name in challengers
+        },
+        "random": _random_order(config, pairs, query),
+        "slices": [
+            {
+                "by": key[0],
+                "name": key[1],
+                "pairs": int(rows.sum()),
+                "queries": len(np.unique(query[rows])),
+                "relevant": int(is_relevant[rows].sum()),
+            }
+            | _slice_results(
+                draws,
+                key,
+                is_relevant[rows],
+                len(np.unique(query[rows])),
+                list(scores),
+                challengers,
+                baselines,
+            )
+            for key, rows in slices
+        ],
+        "notes": _notes(config, scored, is_relevant),
+    }
+
+
+def paired_difference(
+    scores: pd.DataFrame, metric: str, a: str, b: str, config: EvaluationConfig
+) -> tuple[float, float, float]:
+    """Metric of column ``a`` less that of ``b``, on the same resamples of queries.
+
+    Args:
+        scores: ``scores.parquet`` of an evaluation, or two joined on query_id and item_id.
+        metric: Name in ``METRICS``. The sign is not turned for metrics where lower is better.
+        a: Column of the first model.
+        b: Column of the second model.
+        config: Settings of the evaluation.
+
+    Returns:
+        The difference and its 95 % interval; NaN where undefined, and an interval of NaN with
+        fewer than ``MIN_QUERIES`` queries.
+
+    Raises:
+        ValueError: Unknown metric, absent column, or scores that are not finite.
+    """
+    for column in (*_KEYS, a, b):
+        if column not in scores:
+            raise ValueError(
+                f"scores: no column {column!r}; there are {', '.join(map(str, scores.columns))}"
+            )
+    prepare = find(metric).prepare
+    pairs = scores.reset_index(drop=True)
+    query, query_ids = pd.factorize(pairs["query_id"], sort=True)
+    estimators = {}
+    # two keys also when a is b, whose difference is a plain 0
+    for side, name in enumerate((a, b)):
+        column = pairs[name].to_numpy(float)
+        _check_scores(name, column, pairs)
+        estimators[side] = prepare(_scored(config, pairs, query, column))
+    strata = _strata(pairs, query, len(query_ids))
+    draws = bootstrap(estimators, strata, resamples=config.resamples, seed=config.seed)
+    difference = _supported((draws[0] - draws[1]).interval(), len(query_ids))
+    return difference.value, difference.low, difference.high
+
+
+def write_evaluation(
+    evaluation: Mapping[str, Any],
+    pairs: pd.DataFrame,
+    scores: Mapping[str, FloatArray],
+    out: Path,
+) -> None:
+    """Write the three files of an evaluation into a new directory ``out``."""
+    table = pairs[list(_KEYS)].reset_index(drop=True).assign(**scores)
+    with new_dir(out) as partial:
+        text = json.dumps(evaluation, indent=2, allow_nan=False, ensure_ascii=False)
+        (partial / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        table.to_parquet(partial / "scores.parquet", index=False)
+        (partial / "index.html").write_text(page(evaluation), encoding="utf-8")
+
+
+def flatten(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Every defined value under ``<model>/<metric>``."""
+    return {
+        f"{model}/{metric}": result["value"]
+        for model, metrics in evaluation["models"].items()
+        for metric, result in metrics.items()
+        if result["value"] is not None
+    }
+
+
+def format_table(evaluation: Mapping[str, Any]) -> str:
+    """Markdown table of an evaluation: a row per model, each value with its 95 % interval."""
+    header = ["model", *METRICS]
+    rows = [
+        [model, *(_cell(metrics.get(metric)) for metric in METRICS)]
+        for model, metrics in evaluation["models"].items()
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in (header, rule, *rows)
+    )
+
+
+def _cell(result: Mapping[str, Any] | None) -> str:
+    if result is None or result["value"] is None:
+        return "–"
+    if result["low"] is None:
+        return f"{result['value']:.3f}"
+    return f"{result['value']:.3f} [{result['low']:.3f}, {result['high']:.3f}]"
+
+
+def _check_names(checkpoints: Mapping[str, Path]) -> None:
+    for name in checkpoints:
+        if name in (*LEXICAL, *_KEYS):
+            taken = ", ".join((*LEXICAL, *_KEYS))
+            raise ValueError(f"checkpoint name {name!r}: taken; choose none of {taken}")
+
+
+def _only_split(judged: pd.DataFrame, split: str, data: Path) -> pd.DataFrame:
+    pairs = judged[judged["split"] == split].reset_index(drop=True)
+    if pairs.empty:
+        sizes = judged["split"].value_counts()
+        present = ", ".join(f"{name} ({sizes[name]})" for name in SPLITS if name in sizes)
+        raise ValueError(
+            f"{data}: split {split!r} has no judged pairs; splits with some: {present or 'none'}"
+        )
+    return pairs
+
+
+def _token_overlap(train: pd.DataFrame, relevant_grade: float) -> TokenOverlap:
+    is_relevant = (train["grade"] >= relevant_grade).to_numpy()
+    return TokenOverlap.fit(list(train["query"]), list(train["title"]), is_relevant)
+
+
+def _checkpoint_scores(
+    checkpoint: Path, queries: list[str], titles: list[str], name: str
+) -> FloatArray:
+    # imported here so that judging given scores needs no torch
+    from relevance.inference import score_pairs
+    from relevance.models import load
+
+    return score_pairs(load(checkpoint), queries, titles, progress=f"score {name}")
+
+
+def _about(card: DatasetCard, data: Path) -> dict[str, Any]:
+    return {
+        "dataset": card.name,
+        "is_generated": card.is_generated,
+        "licence": card.licence,
+        "data_hash": data_hash(data),
+    }
+
+
+def _check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
+    if len(scores) != len(pairs):
+        raise ValueError(f"model {name!r}: {len(scores)} scores for {len(pairs)} pairs")
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        row = pairs.iloc[wrong[0]]
+        raise ValueError(
+            f"model {name!r}: score of query_id {row['query_id']!r}, item_id {row['item_id']!r} "
+            f"is {scores[wrong[0]]}, want a finite number ({len(wrong)} such pairs)"
+        )
+
+
+def _scored(
+    config: EvaluationConfig, pairs: pd.DataFrame, query: NDArray[np.int64], scores: FloatArray
+) -> ScoredPairs:
+    grade = pairs["grade"].to_numpy(float)
+    scores = np.asarray(scores, float)
+    return ScoredPairs(
+        query=query,
+        n_queries=int(query.max()) + 1 if len(query) else 0,
+        grade=grade,
+        score=scores,
+        probability=cross_fitted(
+            scores, grade >= config.relevant_grade, query_folds(list(pairs["query_id"]))
+        ),
+        relevant_grade=config.relevant_grade,
+        gains=config.gains,
+    )
+
+
+def _strata(pairs: pd.DataFrame, query: NDArray[np.int64], n_queries: int) -> NDArray[np.int64]:
+    """Number of each query's source. [queries]"""
+    strata = np.zeros(n_queries, np.int64)
+    # sources in sorted order, so that the order of the rows does not choose the resamples
+    strata[query] = pd.factorize(pairs["source"], sort=True)[0]
+    return strata
+
+
+def _slices(pairs: pd.DataFrame) -> Iterator[tuple[tuple[str, str], NDArray[np.bool_]]]:
+    """Slices with at least one pair: (by, name) and which pairs. [pairs]"""
+    columns = {
+        "source": pairs["source"],
+        "query words": pairs["query"].map(_length),
+        "category": _top_categories(pairs["category"]),
+        "frequency": _frequency(pairs),
+    }
+    order = {
+        "category": list(columns["category"].value_counts().index),
+        "frequency": ["head", "torso", "tail", "unknown"],
+    }
+    for by, column in columns.items():
+        present = set(column.dropna())
+        names = [name for name in order.get(by, sorted(present)) if name in present]
+        for name in names:
+            yield (by, name), (column == name).to_numpy(bool)
+
+
+def _length(query: str) -> str:
+    n = len(query.split())
+    return "4+" if n >= 4 else str(n)
+
+
+def _top_categories(category: pd.Series) -> pd.Series:
+    named = category.fillna("unknown")
+    return named.where(named.isin(named.value_counts().index[:_TOP_CATEGORIES]))
+
+
+def _frequency(pairs: pd.DataFrame) -> pd.Series:
+    """Thirds of the queries with a known number of searches; equals stay together."""
+    searches = pairs.drop_duplicates("query_id").set_index("query_id")["searches"].astype(float)
+    # share of the known queries searched more often than this one
+    rarer_than = (searches.rank(ascending=False, method="min") - 1) / searches.count()
+    names = pd.cut(
+        rarer_than, [-1, 1 / 3 - 1e-9, 2 / 3 - 1e-9, 2], labels=["head", "torso", "tail"]
+    )
+    return pairs["query_id"].map(names.astype(object).fillna("unknown"))
+
+
+def _one_class(is_relevant: NDArray[np.bool_]) -> str:
+    """Why the area under the curve is undefined, or an empty string."""
+    if is_relevant.all():
+        return "no irrelevant pair"
+    return "" if is_relevant.any() else "no relevant pair"
+
+
+def _slice_results(
+    draws: Mapping[tuple[str, tuple[str, str], str], Draws],
+    key: tuple[str, str],
+    is_relevant: NDArray[np.bool_],
+    n_queries: int,
+    names: list[str],
+    challengers: list[str],
+    baselines: list[str],
+) -> dict[str, Any]:
+    reason = _one_class(is_relevant)
+    if reason:
+        return {"metric": _SLICE_METRIC, "skipped_because": reason}
+    return {
+        "metric": _SLICE_METRIC,
+        "models": {
+            name: _plain(draws[name, key, _SLICE_METRIC].interval(), n_queries) for name in names
+        },
+        "differences": {
+            name: {
+                baseline: _plain(_difference(draws, name, baseline, key, _SLICE_METRIC), n_queries)
+                for baseline in baselines
+            }
+            for name in challengers
+        },
+    }
+
+
+def _difference(
+    draws: Mapping[tuple[str, tuple[str, str], str], Draws],
+    a: str,
+    b: str,
+    key: tuple[str, str],
+    metric: str,
+) -> Interval:
+    return (draws[a, key, metric] - draws[b, key, metric]).interval()
+
+
+def _random_order(
+    config: EvaluationConfig, pairs: pd.DataFrame, query: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """What a random order earns in the metrics per query: a tie of everything."""
+    flat = ScoredPairs(
+        query=query,
+        n_queries=int(query.max()) + 1 if len(query) else 0,
+        grade=pairs["grade"].to_numpy(float),
+        score=np.zeros(len(pairs)),
+        relevant_grade=config.relevant_grade,
+        gains=config.gains,
+    )
+    return {
+        name: _number(measure(name, flat))
+        for name, metric in METRICS.items()
+        if metric.scope == "queries"
+    }
+
+
+def _notes(
+    config: EvaluationConfig, scored: Mapping[str, ScoredPairs], is_relevant: NDArray[np.bool_]
+) -> list[str]:
+    notes = [
+        f"Intervals: 95 % percentiles of {config.resamples} resamples of queries, drawn within "
+        "each source; differences are paired, on the same resamples. Fewer than "
+        f"{MIN_QUERIES} queries get no interval.",
+        f"Probabilities: Platt scaling cross-fitted over {FOLDS} folds of queries, so that no "
+        "pair's probability has seen a label of its own query.",
+    ]
+    reason = _one_class(is_relevant)
+    if reason:
+        notes.append(
+            f"There is {reason} at relevant_grade {config.relevant_grade:g}: binary metrics are "
+            "undefined."
+        )
+    elif any(pairs.probability is None for pairs in scored.values()):
+        notes.append("Too few queries of each class to calibrate: F1 and ECE are undefined.")
+    if config.split == "train":
+        notes.append("The train split is what models were fitted on: its numbers flatter them.")
+    return notes
+
+
+def _supported(interval: Interval, n_queries: int) -> Interval:
+    if n_queries >= MIN_QUERIES:
+        return interval
+    return Interval(interval.value, math.nan, math.nan, interval.skipped)
+
+
+def _plain(interval: Interval, n_queries: int) -> dict[str, float | int | None]:
+    interval = _supported(interval, n_queries)
+    return {
+        "value": _number(interval.value),
+        "low": _number(interval.low),
+        "high": _number(interval.high),
+        "skipped": interval.skipped,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,111 @@
+"""BERT as a cross-encoder: query and title in one sequence, the head reads [CLS].
+
+Source: Nogueira & Cho, "Passage Re-ranking with BERT", 2019. We differ in one logit trained
+with binary cross-entropy on soft labels (a two-way softmax is the same for z = z1 - z0), and in
+ei-SRC's caps of 16 query and 36 title tokens. Any encoder that ``transformers`` knows as a
+sequence classifier can stand in for BERT; the checkpoint loads there and in
+``sentence_transformers.CrossEncoder`` without our code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch.nn import functional
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from relevance.data.pairs import Pair
+from relevance.models.base import Batch, Model
+from relevance.models.layers import attention, pad, token_ids, write_network
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Lengths; the network's own shape is in its Hugging Face config."""
+
+    family: ClassVar[str] = "bert"
+    max_query_tokens: int = 16
+    max_title_tokens: int = 36
+
+    def start(self, encoder: Path | str) -> Bert:
+        """An untrained cross-encoder on top of a pretrained ``encoder``."""
+        return self.read(encoder, num_labels=1)
+
+    def build(self, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Bert:
+        """A cross-encoder of random weights."""
+        shape.num_labels = 1
+        network = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
+            shape, attn_implementation=attention()
+        )
+        return Bert(self, network, tokenizer)
+
+    def read(self, checkpoint: Path | str, **changes: int) -> Bert:
+        """A cross-encoder from files."""
+        network = AutoModelForSequenceClassification.from_pretrained(
+            str(checkpoint),
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation=attention(),
+            **changes,
+        )
+        return Bert(self, network, AutoTokenizer.from_pretrained(str(checkpoint)))
+
+
+class Bert(Model):
+    """See the module's docstring."""
+
+    family = BertConfig.family
+
+    def __init__(
+        self, config: BertConfig, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+
+    def collate(self, pairs: Sequence[Pair]) -> Batch:
+        """``[CLS] query [SEP] title [SEP]``, contiguous, padded to the longest row only."""
+        tokenizer = self.tokenizer
+        queries = token_ids(tokenizer, [p.query for p in pairs], self.config.max_query_tokens)
+        titles = token_ids(tokenizer, [p.title for p in pairs], self.config.max_title_tokens)
+        start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+        # BERT ends the query with one token, RoBERTa with two
+        middle = [end] * max(1, tokenizer.num_special_tokens_to_add(pair=True) - 2)
+        rows = [[start, *q, *middle, *t, end] for q, t in zip(queries, titles, strict=True)]
+        batch = {
+            "input_ids": pad(rows, tokenizer.pad_token_id),
+            "attention_mask": pad([[1] * len(row) for row in rows], 0),
+            "labels": torch.tensor([p.label for p in pairs], dtype=torch.float32),
+        }
+        if getattr(self.network.config, "type_vocab_size", 1) > 1:
+            segments = [
+                [0] * (1 + len(q) + len(middle)) + [1] * (len(t) + 1)
+                for q, t in zip(queries, titles, strict=True)
+            ]
+            batch["token_type_ids"] = pad(segments, 0)
+        return batch
+
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Logits. [pairs]"""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        logits: torch.Tensor = self.network(**inputs).logits  # [pairs, 1]
+        return logits[:, 0].float()
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Binary cross-entropy on soft labels. []"""
+        return functional.binary_cross_entropy_with_logits(self.score(batch), batch["labels"])
+
+    def write(self, checkpoint: Path) -> None:
+        """See ``relevance.models.base.Model.write``."""
+        write_network(self.network, self.tokenizer, self.config, checkpoint)

@@ -1,0 +1,1 @@
+"""Training stages, a module each; ``loop`` is what they share."""

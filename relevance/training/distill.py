@@ -1,0 +1,339 @@
+"""A teacher's judgment in a small student: relations, then logits, then gold labels.
+
+Sources: Wang et al., "MiniLMv2", 2021 (relations of queries, keys and values); Hinton et al., 2015
+(logits at a temperature); Hofstätter et al., 2020 (MarginMSE). We differ in the student's
+word embeddings, which start as the teacher's principal components instead of noise: nine
+tenths of a 3x128 model are its vocabulary, and few pairs would have to teach it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import BertConfig as BertShape
+
+from relevance.configs import DistillConfig
+from relevance.data.pairs import Pair
+from relevance.data.tables import data_hash, has_table
+from relevance.data.weak import weak_pairs
+from relevance.files import new_file, refuse_existing, sha256
+from relevance.inference import score_pairs
+from relevance.models import load, save
+from relevance.models.base import Batch
+from relevance.models.bert import Bert
+from relevance.training.finetune import dev_auc, judged_examples, pair_length, to_pairs
+from relevance.training.loop import Stage, device, fingerprint, is_main_process, state_dir, train
+
+
+def distill(
+    config: DistillConfig,
+    data: Path,
+    teacher: Path,
+    out: Path,
+    *,
+    seed: int,
+    state: Path | None = None,
+) -> dict[str, float]:
+    """Train a student of ``config.shape`` to judge as ``teacher`` does.
+
+    Args:
+        config: Shape and the three stages.
+        data: Dataset directory.
+        teacher: Checkpoint of a BERT cross-encoder.
+        out: Checkpoint to make.
+        seed: Of weights, pairs and order.
+        state: Where training states are kept; beside ``out`` unless given.
+
+    Returns:
+        The loop's numbers for each stage, and the size of both models.
+
+    Raises:
+        ValueError: The teacher is no BERT cross-encoder, or ``relation_heads`` does not divide
+            a width.
+    """
+    refuse_existing(out)
+    master = load(teacher)
+    if not isinstance(master, Bert) or master.network.config.model_type != "bert":
+        raise ValueError(f"{teacher}: family {master.family!r}, want a bert cross-encoder")
+    for name, width in (
+        ("teacher", master.network.config.hidden_size),
+        ("student", config.shape.hidden),
+    ):
+        if width % config.relation_heads:
+            raise ValueError(
+                f"relation_heads={config.relation_heads}: "
+                f"does not divide the {name}'s width {width}"
+            )
+    master.to(device())
+    torch.manual_seed(seed)
+    student = _student(config, master)
+    work = state_dir(out, state)
+    key = fingerprint(config, seed, data_hash(data), sha256(teacher / "manifest.json"))
+
+    pairs = weak_pairs(config.weak, data, seed=seed)
+    if has_table(data, "judgments"):
+        judged = judged_examples(data, "train")
+        pairs = pd.concat([pairs, judged[pairs.columns]]).drop_duplicates(["query_id", "item_id"])
+    numbers = {
+        "distill/teacher_parameters": float(sum(p.numel() for p in master.parameters())),
+        "distill/student_parameters": float(sum(p.numel() for p in student.parameters())),
+        "distill/pairs": float(len(pairs)),
+    }
+    numbers |= _learn_relations(config, student, master, pairs, seed, work, key)
+    numbers |= _learn_logits(config, student, master, pairs, seed, work, key)
+    if config.gold.steps and has_table(data, "judgments"):
+        numbers |= _learn_gold(config, student, master, data, seed, work, key)
+    student.to("cpu")
+    if is_main_process():
+        save(student, out)
+        if state is None:
+            shutil.rmtree(work, ignore_errors=True)
+    return numbers
+
+
+def relation_loss(
+    teacher: torch.Tensor, student: torch.Tensor, mask: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """KL divergence between self-relations, averaged over heads and real positions. []
+
+    Args:
+        teacher: Queries, keys or values of the teacher's layer. [pairs, seq, hidden_teacher]
+        student: The same of the student's. [pairs, seq, hidden_student]
+        mask: 1 where a token is real. [pairs, seq]
+        heads: Relation heads A_r, dividing both widths.
+    """
+    target = _relations(teacher, mask, heads)  # [pairs, heads, seq, seq], logarithms
+    given = _relations(student, mask, heads)
+    # where a key is padding both are -inf, and 0 * (-inf + inf) must count as 0
+    divergence = (target.exp() * (target - given).nan_to_num(0.0)).sum(-1)  # [pairs, heads, seq]
+    rows = mask[:, None, :].float()
+    return (divergence * rows).sum() / (rows.sum() * heads)
+
+
+def _relations(states: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    pairs, seq, hidden = states.shape
+    split = states.float().view(pairs, seq, heads, hidden // heads).transpose(1, 2)
+    scores = split @ split.transpose(-1, -2) / math.sqrt(hidden // heads)
+    scores = scores.masked_fill(mask[:, None, None, :] == 0, float("-inf"))
+    return functional.log_softmax(scores, dim=-1)
+
+
+def logit_loss(teacher: torch.Tensor, student: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T² times the KL divergence between both sigmoids at temperature T. []"""
+    target = torch.sigmoid(teacher / temperature)
+    cross = functional.binary_cross_entropy_with_logits(student / temperature, target)
+    entropy = functional.binary_cross_entropy(target, target)
+    return temperature**2 * (cross - entropy)
+
+
+def margin_loss(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """MarginMSE between consecutive rows, which must be pairs of the same query. []"""
+    wanted = teacher[0::2] - teacher[1::2]
+    given = student[0::2] - student[1::2]
+    return functional.mse_loss(given, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Duel:
+    """Two items of one query, as the teacher scores them."""
+
+    first: Pair
+    second: Pair
+    first_score: float
+    second_score: float
+
+
+def _student(config: DistillConfig, teacher: Bert) -> Bert:
+    shape = config.shape
+    student = teacher.config.build(
+        BertShape(
+            vocab_size=len(teacher.tokenizer),
+            num_hidden_layers=shape.layers,
+            hidden_size=shape.hidden,
+            num_attention_heads=shape.heads,
+            intermediate_size=4 * shape.hidden,
+            max_position_embeddings=128,
+            pad_token_id=teacher.tokenizer.pad_token_id,
+        ),
+        teacher.tokenizer,
+    )
+    with torch.no_grad():
+        words = _word_embeddings(teacher)
+        own = _word_embeddings(student)
+        if words.shape[1] > own.shape[1]:
+            centred = words - words.mean(0)
+            _, axes = torch.linalg.eigh(centred.T @ centred)
+            projected = centred @ axes.flip(1)[:, : own.shape[1]]
+            own.copy_(projected * (own.std() / projected.std()))
+            own[teacher.tokenizer.pad_token_id].zero_()
+    return student
+
+
+def _word_embeddings(model: Bert) -> torch.Tensor:
+    weight = model.network.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+@contextmanager
+def _watch(model: Bert) -> Iterator[dict[str, torch.Tensor]]:
+    """Collect the last layer's query, key and value states while the block runs."""
+    states: dict[str, torch.Tensor] = {}
+    layers: Any = model.network.base_model.encoder
+    attention = layers.layer[-1].attention.self
+    handles = []
+    for name in ("query", "key", "value"):
+
+        def keep(_m: nn.Module, _i: object, output: torch.Tensor, name: str = name) -> None:
+            states[name] = output
+
+        handles.append(getattr(attention, name).register_forward_hook(keep))
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _learn_relations(
+    config: DistillConfig,
+    student: Bert,
+    teacher: Bert,
+    pairs: pd.DataFrame,
+    seed: int,
+    work: Path,
+    key: str,
+) -> dict[str, float]:
+    if not config.relations.steps:
+        return {}
+
+    def loss(batch: Batch) -> torch.Tensor:
+        with torch.no_grad(), _watch(teacher) as wanted:
+            teacher.score(batch)
+        with _watch(student) as given:
+            student.score(batch)
+        mask = batch["attention_mask"]
+        losses = [
+            relation_loss(wanted[name], given[name], mask, config.relation_heads) for name in wanted
+        ]
+        return torch.stack(losses).sum()
+
+    # only the encoder learns here, so the head must not wait for gradients across processes
+    student.network.classifier.requires_grad_(False)
+    student.network.base_model.pooler.requires_grad_(False)
+    stage = Stage(
+        "distill-relations",
+        student,
+        to_pairs(pairs.assign(label=0.0)),
+        pair_length,
+        student.collate,
+        loss,
+    )
+    numbers = train(stage, config.relations, seed=seed, state=work, key=key)
+    student.network.requires_grad_(True)
+    return numbers
+
+
+def _learn_logits(
+    config: DistillConfig,
+    student: Bert,
+    teacher: Bert,
+    pairs: pd.DataFrame,
+    seed: int,
+    work: Path,
+    key: str,
+) -> dict[str, float]:
+    if not config.logits.steps:
+        return {}
+    duels = _duels(pairs.assign(score=_teacher_scores(teacher, pairs, work, key)), seed)
+
+    def collate(examples: Sequence[_Duel]) -> Batch:
+        both = [pair for duel in examples for pair in (duel.first, duel.second)]
+        scores = [score for duel in examples for score in (duel.first_score, duel.second_score)]
+        return {**student.collate(both), "teacher": torch.tensor(scores)}
+
+    def loss(batch: Batch) -> torch.Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "teacher"}
+        scores = student.score(inputs)
+        matched = logit_loss(batch["teacher"], scores, config.temperature)
+        return matched + config.margin_weight * margin_loss(batch["teacher"], scores)
+
+    def length(duel: _Duel) -> int:
+        return max(pair_length(duel.first), pair_length(duel.second))
+
+    stage = Stage("distill-logits", student, duels, length, collate, loss)
+    return train(stage, config.logits, seed=seed, state=work, key=key)
+
+
+def _teacher_scores(teacher: Bert, pairs: pd.DataFrame, work: Path, key: str) -> np.ndarray:
+    """Scores by the teacher, kept beside the training states: they cost as much as a stage."""
+    file = work / f"teacher-{key}.npy"
+    if not file.exists():
+        scores = score_pairs(
+            teacher, list(pairs["query"]), list(pairs["title"]), progress="teacher scores"
+        )
+        if is_main_process():
+            with new_file(file, replace=True) as partial, partial.open("wb") as opened:
+                np.save(opened, scores, allow_pickle=False)
+        return scores
+    return np.asarray(np.load(file, allow_pickle=False))
+
+
+def _duels(pairs: pd.DataFrame, seed: int) -> list[_Duel]:
+    """Chains of each query's items in random order: every item meets the next one."""
+    pairs = pairs.sample(frac=1.0, random_state=seed).sort_values("query_id", kind="stable")
+    rows = list(zip(pairs["query_id"], pairs["query"], pairs["title"], pairs["score"], strict=True))
+    return [
+        _Duel(Pair(query, title), Pair(query, other), score, other_score)
+        for (query_id, query, title, score), (other_id, _, other, other_score) in pairwise(rows)
+        if query_id == other_id
+    ]
+
+
+def _learn_gold(
+    config: DistillConfig,
+    student: Bert,
+    teacher: Bert,
+    data: Path,
+    seed: int,
+    work: Path,
+    key: str,
+) -> dict[str, float]:
+    gold = judged_examples(data, "train")
+    dev = judged_examples(data, "dev")
+    scores = score_pairs(teacher, list(gold["query"]), list(gold["title"]))
+    examples = list(zip(to_pairs(gold), scores.tolist(), strict=True))
+
+    def collate(chunk: Sequence[tuple[Pair, float]]) -> Batch:
+        inputs = student.collate([pair for pair, _ in chunk])
+        return {**inputs, "teacher": torch.tensor([score for _, score in chunk])}
+
+    def loss(batch: Batch) -> torch.Tensor:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "teacher"}
+        scores = student.score(inputs)
+        own = functional.binary_cross_entropy_with_logits(scores, batch["labels"])
+        taught = logit_loss(batch["teacher"], scores, config.temperature)
+        return own + config.teacher_weight * taught
+
+    stage = Stage(
+        "distill-gold",
+        student,
+        examples,
+        lambda example: pair_length(example[0]),
+        collate,
+        loss,
+        dev_auc(student, dev) if len(dev) else None,
+    )
+    return train(stage, config.gold, seed=seed, state=work, key=key)

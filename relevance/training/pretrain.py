@@ -1,0 +1,178 @@
+"""Continued masked-language modelling on titles, queries and clicked pairs.
+
+Source: Devlin et al., "BERT", 2019, masking 80/10/10; ei-SRC section 4.1 continues it on e-commerce
+text after extending the vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerBase,
+)
+
+from relevance.configs import PretrainConfig, WeakPairsConfig
+from relevance.data.clicks import click_pairs
+from relevance.data.tables import data_hash, has_table, read_table
+from relevance.files import new_dir, refuse_existing
+from relevance.models.base import Batch
+from relevance.models.encoders import encoder_path
+from relevance.models.extension import extend_bias, extend_embeddings
+from relevance.models.layers import pad, token_ids
+from relevance.training.loop import Stage, fingerprint, is_main_process, state_dir, train
+
+_IGNORED = -100
+_HELD_OUT = 512
+"""Texts kept aside to measure the loss before and after."""
+
+
+def pretrain(
+    config: PretrainConfig,
+    data: Path,
+    vocabulary: Path,
+    out: Path,
+    *,
+    seed: int,
+    state: Path | None = None,
+) -> dict[str, float]:
+    """Train an encoder on the dataset's texts and write it to ``out``.
+
+    Args:
+        config: Shape (from scratch only), masking and optimizer.
+        data: Dataset directory.
+        vocabulary: From ``extend_vocabulary``; names the encoder to continue, if any.
+        out: Encoder directory to make, in Hugging Face's layout.
+        seed: Of weights, order and masks.
+        state: Where training states are kept; beside ``out`` unless given.
+
+    Returns:
+        Masked-token loss on held-out texts before and after, and the loop's numbers.
+    """
+    refuse_existing(out)
+    tokenizer = AutoTokenizer.from_pretrained(str(vocabulary))
+    torch.manual_seed(seed)
+    network = _network(config, vocabulary, tokenizer)
+    texts = _texts(data, seed)
+    held_out, texts = texts[:_HELD_OUT], texts[_HELD_OUT:] or texts
+    model = _MaskedLanguage(config, network, tokenizer)
+    before = _held_out_loss(model, held_out)
+    stage = Stage("pretrain", model, texts, len, model.collate, model.loss)
+    work = state_dir(out, state)
+    key = fingerprint(config, seed, data_hash(data), (vocabulary / "tokenizer.json").read_bytes())
+    numbers = train(stage, config.optim, seed=seed, state=work, key=key)
+    model.to("cpu")
+    numbers["pretrain/masked_loss_before"] = before
+    numbers["pretrain/masked_loss_after"] = _held_out_loss(model, held_out)
+    if is_main_process():
+        with new_dir(out) as partial:
+            network.base_model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        if state is None:
+            shutil.rmtree(work, ignore_errors=True)
+    return numbers
+
+
+def _network(config: PretrainConfig, vocabulary: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
+    name = json.loads((vocabulary / "encoder.json").read_text())["encoder"]
+    if not name:
+        shape = config.shape
+        return BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                num_hidden_layers=shape.layers,
+                hidden_size=shape.hidden,
+                num_attention_heads=shape.heads,
+                intermediate_size=4 * shape.hidden,
+                max_position_embeddings=max(128, config.max_tokens),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    network: Any = AutoModelForMaskedLM.from_pretrained(
+        str(encoder_path(name)), use_safetensors=True, trust_remote_code=False
+    )
+    base = AutoTokenizer.from_pretrained(str(vocabulary / "base"))
+    if network.config.model_type != "bert":
+        raise ValueError(
+            f"encoder {name!r}: architecture {network.config.model_type!r}, want bert to extend"
+        )
+    bias = extend_bias(network.cls.predictions.bias, base, tokenizer)
+    network.set_input_embeddings(extend_embeddings(network.get_input_embeddings(), base, tokenizer))
+    network.cls.predictions.bias = bias
+    network.cls.predictions.decoder.bias = bias
+    network.cls.predictions.decoder.weight = network.get_input_embeddings().weight
+    network.cls.predictions.decoder.out_features = len(tokenizer)
+    network.config.vocab_size = len(tokenizer)
+    return network
+
+
+def _texts(data: Path, seed: int) -> list[str]:
+    """Titles (with what the description adds), train queries, and clicked query-title pairs."""
+    products = read_table(data, "products", ["title", "description"]).to_pandas()
+    queries = read_table(data, "queries", ["query", "split"]).to_pandas()
+    texts = list(products["title"])
+    described = products.dropna(subset="description")
+    texts += list(described["title"] + " " + described["description"].str.slice(0, 300))
+    texts += list(queries.loc[queries["split"] == "train", "query"])
+    if has_table(data, "events"):
+        clicked = click_pairs(WeakPairsConfig(negatives=0), data, seed=seed)
+        texts += list((clicked["query"] + " " + clicked["title"]).drop_duplicates())
+    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+
+
+class _MaskedLanguage(nn.Module):
+    def __init__(
+        self, config: PretrainConfig, network: Any, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+
+    def collate(self, texts: Sequence[str]) -> Batch:
+        tokenizer = self.tokenizer
+        rows = [
+            [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
+            for ids in token_ids(tokenizer, texts, self.config.max_tokens - 2)
+        ]
+        ids = pad(rows, tokenizer.pad_token_id)  # [texts, seq]
+        attention = pad([[1] * len(row) for row in rows], 0)
+        special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
+        chosen = (torch.rand(ids.shape) < self.config.mask) & ~special
+        labels = torch.where(chosen, ids, _IGNORED)
+        fate = torch.rand(ids.shape)
+        ids = torch.where(chosen & (fate < 0.8), tokenizer.mask_token_id, ids)
+        other = torch.randint(len(tokenizer), ids.shape)
+        ids = torch.where(chosen & (fate >= 0.9), other, ids)
+        return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        hidden = self.network.base_model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).last_hidden_state
+        # the vocabulary-wide head costs as much as the layers, so it sees hidden tokens only
+        chosen = batch["labels"] != _IGNORED
+        logits = self.network.cls(hidden[chosen])  # [chosen, vocabulary]
+        total = functional.cross_entropy(logits.float(), batch["labels"][chosen], reduction="sum")
+        return total / chosen.sum().clamp(min=1)
+
+
+def _held_out_loss(model: _MaskedLanguage, texts: Sequence[str]) -> float:
+    model.eval()
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        parts = [texts[start : start + 64] for start in range(0, len(texts), 64)]
+        losses = [float(model.loss(model.collate(part))) for part in parts]
+    return float(np.mean(losses)) if losses else float("nan")

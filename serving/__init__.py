@@ -1,0 +1,1 @@
+"""Scorers, the traffic splitter and the event log."""
