@@ -16,7 +16,7 @@ from relevance.data.market import MarketConfig, make_market
 from relevance.data.tables import TABLES, open_table, table_path
 
 FULL = MarketConfig(
-    products=1_000_000, queries=20_000, searches=860_000, judgments=480_000, shoppers=200_000
+    products=1_000_000, queries=20_000, searches=800_000, judgments=480_000, shoppers=200_000
 )
 """A million products and ten million events."""
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from relevance.data import market_catalogue, market_log
+from relevance.data import market_catalogue
 from relevance.data.market_catalogue import chunks, ids, make_catalogue, product_rows
 from relevance.data.market_log import Log
 from relevance.data.market_queries import POOL, Pools, Queries, Shelves, make_queries
@@ -44,7 +44,7 @@ class MarketConfig:
     queries: int = 2_000
     """Different queries."""
     searches: int = 30_000
-    """Searches in the log, of about 11.7 events each; 0 writes no log."""
+    """Searches in the log, of about 12.8 events each; 0 writes no log."""
     judgments: int = 48_000
     """Judged pairs, 24 a query while there are queries enough; 0 writes none."""
     shoppers: int = 5_000
@@ -71,7 +71,7 @@ class MarketConfig:
         }
         for name, bound in least.items():
             value = getattr(self, name)
-            if value < bound:
+            if not value >= bound:  # so that nan is refused too
                 raise ValueError(f"{name} is {value}, want {bound} or more")
         for name in ("products", "queries", "shoppers"):
             if getattr(self, name) >= 2**31:
@@ -91,7 +91,7 @@ def make_market(
     """Generate a shop into the new dataset ``out``.
 
     Besides the four tables it holds ``intents.parquet``, what each query means, so that anyone
-    can grade again. Text is made and written in chunks; what stays in memory is 18 bytes a
+    can grade again. Text is made and written in chunks; what stays in memory is 20 bytes a
     product and about 0.5 kB a query.
 
     Args:

@@ -19,6 +19,7 @@ from relevance.data.market_lexicon import (
     categories,
     plural,
 )
+from relevance.data.market_truth import KEYWORDS
 from relevance.data.tables import TABLES
 
 Ints = NDArray[np.integer]
@@ -26,7 +27,6 @@ Ints = NDArray[np.integer]
 CHUNK = 50_000
 """Products whose text is in memory at once; one row group."""
 
-KEYWORD_FIELDS = ("brand", "material", "function", "usage", "style")
 UNIT_FIELDS = ("size", "second", "order")
 """Value on the core's two scales, and the minimum order."""
 
@@ -134,7 +134,8 @@ class Vocabulary:
 
     def unit_values(self, core: Ints, column: int, value: Ints) -> Ints:
         """Numbers of scale values in ``unit``. [n]"""
-        return self.scale_base[self.scale[core, column]] + value
+        numbers: Ints = self.scale_base[self.scale[core, column]] + value
+        return numbers
 
 
 def _bases(lists: Sequence[Sequence[object]]) -> NDArray[np.int32]:
@@ -149,13 +150,13 @@ def vocabulary() -> Vocabulary:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Attributes of every product as numbers. 10 bytes a product."""
+    """Attributes of every product as numbers. 12 bytes a product."""
 
     core: NDArray[np.int16]
     stuffed: NDArray[np.int16]
     """Core that the title names beside its own; the own one if none."""
     values: NDArray[np.int8]
-    """Of ``KEYWORD_FIELDS``, then of ``UNIT_FIELDS``. [products, 8]"""
+    """Of ``KEYWORDS``, then of ``UNIT_FIELDS``. [products, 8]"""
 
     def __len__(self) -> int:
         return len(self.core)
@@ -171,7 +172,7 @@ def make_catalogue(products: int, seed: int) -> Catalogue:
     ends = np.cumsum(weights / weights.sum())
     core = np.empty(products, np.int16)
     stuffed = np.empty(products, np.int16)
-    values = np.empty((products, len(KEYWORD_FIELDS) + len(UNIT_FIELDS)), np.int8)
+    values = np.empty((products, len(KEYWORDS) + len(UNIT_FIELDS)), np.int8)
     for rows in chunks(products, CHUNK):
         rng = np.random.default_rng((seed, 1, rows.start))
         n = rows.stop - rows.start
@@ -179,8 +180,8 @@ def make_catalogue(products: int, seed: int) -> Catalogue:
         core[rows] = cores
         category = words.category[cores]
         sibling = words.first[category] + _draw(words.n_siblings[category], rng, 1)
-        stuffed[rows] = np.where(rng.random(n) < 0.5, sibling, cores)
-        sizes = [words.size[name][category] for name in KEYWORD_FIELDS]
+        stuffed[rows] = np.where(rng.random(n) < 0.6, sibling, cores)
+        sizes = [words.size[name][category] for name in KEYWORDS]
         sizes += [words.scale_size[words.scale[cores, column]] for column in (0, 1)]
         sizes.append(np.full(n, len(MINIMUM_ORDERS), np.int32))
         for column, size in enumerate(sizes):
@@ -250,10 +251,9 @@ def product_rows(catalogue: Catalogue, rows: slice, seed: int) -> pa.Table:
     category = words.category[core]
     values = catalogue.values[rows].astype(np.int32)
     keyword = {
-        name: words.base[name][category] + values[:, column]
-        for column, name in enumerate(KEYWORD_FIELDS)
+        name: words.base[name][category] + values[:, column] for column, name in enumerate(KEYWORDS)
     }
-    sizes, seconds, orders = (values[:, len(KEYWORD_FIELDS) + column] for column in range(3))
+    sizes, seconds, orders = (values[:, len(KEYWORDS) + column] for column in range(3))
     brand = words.text(words.keyword["brand"].start[keyword["brand"]])
     combination = sizes * words.scale_size[words.scale[core, 1]] + seconds
     combination = combination * len(MINIMUM_ORDERS) + orders
@@ -290,28 +290,32 @@ def _titles(catalogue: Catalogue, rows: slice, rng: np.random.Generator) -> pa.A
         slots[:, _SLOTS[slot]] = np.where(rng.random(n) < share, phrases, _ABSENT)
 
     for column, (name, share) in enumerate(
-        zip(KEYWORD_FIELDS, (0.8, 0.96, 0.96, 0.94, 0.94), strict=True)
+        zip(KEYWORDS, (0.93, 0.97, 0.97, 0.97, 0.97), strict=True)
     ):
         number = words.base[name][category] + values[:, column]
         forms = words.usage_in_title if name == "usage" else words.keyword[name]
-        put(name, forms.pick(number, rng, 0.65), share)
+        put(name, forms.pick(number, rng, 0.55), share)
     first = words.unit_values(core, 0, values[:, 5])
-    put("size", words.unit.pick(first, rng, 0.5), 0.98)
-    put("second", words.unit.pick(words.unit_values(core, 1, values[:, 6]), rng, 0.5), 0.94)
-    put("order", words.order.pick(values[:, 7], rng, 0.5), 0.5)
+    put("size", words.unit.pick(first, rng, 0.5), 0.99)
+    put("second", words.unit.pick(words.unit_values(core, 1, values[:, 6]), rng, 0.5), 0.97)
+    put("order", words.order.pick(values[:, 7], rng, 0.5), 0.8)
     put("core", words.core_in_title.pick(core, rng, 0.4), 1)
     put("again", words.core_in_title.pick(core, rng, 0.2), 0.2)
     names = words.core_in_title.pick(stuffed, rng, 0.5)
     put("stuffed", np.where(stuffed == core, _ABSENT, names), 1)
     other = words.base["material"][category] + _draw(words.size["material"][category], rng, 1)
-    put("look", words.look.pick(other, rng, 0.5), 0.2)
+    put("look", words.look.pick(other, rng, 0.5), 0.4)
     scale = words.scale[core, 0]
-    other = words.scale_base[scale] + _draw(words.scale_size[scale], rng, 1)
+    rival: Ints = words.scale_base[scale] + _draw(words.scale_size[scale], rng, 1)
     # naming its own size would be no trap
-    put("replaces", np.where(other == first, _ABSENT, words.replaces.pick(other, rng, 0.5)), 0.2)
+    put(
+        "replaces",
+        np.where(rival == first, _ABSENT, words.replaces.pick(rival, rng, 0.5)),
+        0.45,
+    )
     for slot, share in (("promotion", 0.4), ("sale", 0.2)):
-        number = _draw(np.full(n, len(PROMOTIONS), np.int32), rng, 1)
-        put(slot, words.promotion.pick(number, rng, 0.5), share)
+        deal = _draw(np.full(n, len(PROMOTIONS), np.int32), rng, 1)
+        put(slot, words.promotion.pick(deal, rng, 0.5), share)
 
     order = _ORDERS[rng.integers(len(_ORDERS), size=n)]
     slots = np.take_along_axis(slots, order, axis=1)

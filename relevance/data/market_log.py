@@ -131,7 +131,7 @@ class Log:
         rank = self.pools.matches[query] + rng.normal(0, 0.35, (n, self.pools.items.shape[1]))
         page = np.argsort(-rank, axis=1, kind="stable")[:, :PAGE]
         item = np.take_along_axis(self.pools.items[query], page, axis=1)
-        grade = np.take_along_axis(self.pools.grades[query], page, axis=1).ravel()
+        grade: Ints = np.take_along_axis(self.pools.grades[query], page, axis=1).ravel()
         shown = Events(
             np.repeat(start, PAGE),
             np.repeat(search, PAGE),

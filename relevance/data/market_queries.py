@@ -9,7 +9,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from relevance.data.market_catalogue import (
-    KEYWORD_FIELDS,
     UNIT_FIELDS,
     Catalogue,
     Forms,
@@ -18,7 +17,7 @@ from relevance.data.market_catalogue import (
     vocabulary,
 )
 from relevance.data.market_lexicon import HOMONYMS, PROMOTIONS, plural
-from relevance.data.market_truth import Intent
+from relevance.data.market_truth import KEYWORDS, Intent
 
 POOL = 48
 """Items per query from which pages and judgments are drawn."""
@@ -36,12 +35,14 @@ _TRIES = 40
 """Draws per wanted query before giving up on finding another text."""
 
 _P_HOMONYM = 0.03
+"""Chance that a query is one ambiguous word."""
 _P_KEYWORDS = (0.25, 0.50, 0.25)
 """Chance that a query asks 0, 1 or 2 keywords."""
-_P_FIELD = (0.2, 0.2, 0.2, 0.2, 0.2)
 _P_UNIT = 0.55
-_P_FIRST_UNIT = (0.65, 0.25, 0.10)
+_P_WHICH_UNIT = (0.65, 0.25, 0.10)
+"""Chance that a query asks for a unit, and for which of ``UNIT_FIELDS``."""
 _P_USUAL = 0.5
+"""Chance of the usual word; else any way to say it, the usual one included."""
 _P_PLURAL = 0.35
 _P_SHUFFLED = 0.25
 _P_JOINED = 0.12
@@ -70,15 +71,17 @@ class Queries:
         asked = self.wanted[row]
         keywords = {
             name: _phrase(words.keyword[name], words.base[name][category] + asked[column])
-            for column, name in enumerate(KEYWORD_FIELDS)
+            for column, name in enumerate(KEYWORDS)
             if asked[column] != _ABSENT
         }
         units = [
             _phrase(*_unit_value(cores[0], unit, int(value)))
-            for unit, value in enumerate(asked[len(KEYWORD_FIELDS) :])
+            for unit, value in enumerate(asked[len(KEYWORDS) :])
             if value != _ABSENT
         ]
-        return Intent(tuple(words.cores[c].name for c in cores), **keywords, specification=(*units,))
+        return Intent(
+            tuple(words.cores[c].name for c in cores), **keywords, specification=(*units,)
+        )
 
     def intent_rows(self) -> pa.Table:
         """The truth behind every query, one row each."""
@@ -87,7 +90,7 @@ class Queries:
             "query_id": ids("q", np.arange(len(self))),
             "cores": pa.array([intent.cores for intent in intents], pa.list_(pa.string())),
         }
-        for name in KEYWORD_FIELDS:
+        for name in KEYWORDS:
             columns[name] = pa.array([getattr(intent, name) for intent in intents], pa.string())
         columns["specification"] = pa.array(
             [intent.specification for intent in intents], pa.list_(pa.string())
@@ -109,7 +112,7 @@ def make_queries(catalogue: Catalogue, queries: int, seed: int) -> Queries:
     for _ in range(_TRIES * queries):
         if len(texts) == queries:
             break
-        asked = np.full(len(KEYWORD_FIELDS) + len(UNIT_FIELDS), _ABSENT, np.int8)
+        asked = np.full(len(KEYWORDS) + len(UNIT_FIELDS), _ABSENT, np.int8)
         if rng.random() < _P_HOMONYM:
             name, meanings = homonyms[rng.integers(len(homonyms))]
             meant = [index[meaning] for meaning in meanings]
@@ -137,9 +140,9 @@ def make_queries(catalogue: Catalogue, queries: int, seed: int) -> Queries:
 def _ask(rng: np.random.Generator) -> list[int]:
     """Columns of the values that a query names."""
     count = int(rng.choice(len(_P_KEYWORDS), p=_P_KEYWORDS))
-    columns = [int(c) for c in rng.choice(len(KEYWORD_FIELDS), count, replace=False, p=_P_FIELD)]
+    columns = [int(c) for c in rng.choice(len(KEYWORDS), count, replace=False)]
     if rng.random() < _P_UNIT:
-        columns.append(len(KEYWORD_FIELDS) + int(rng.choice(len(UNIT_FIELDS), p=_P_FIRST_UNIT)))
+        columns.append(len(KEYWORDS) + int(rng.choice(len(UNIT_FIELDS), p=_P_WHICH_UNIT)))
     return columns
 
 
@@ -151,7 +154,7 @@ def _say(core: int, asked: NDArray[np.int8], rng: np.random.Generator) -> str:
     if rng.random() < _P_PLURAL:
         noun = plural(noun)
     parts = [noun]
-    for column, name in enumerate(KEYWORD_FIELDS):
+    for column, name in enumerate(KEYWORDS):
         if asked[column] == _ABSENT:
             continue
         said = _form(words.keyword[name], words.base[name][category] + asked[column], rng)
@@ -159,7 +162,7 @@ def _say(core: int, asked: NDArray[np.int8], rng: np.random.Generator) -> str:
             parts.append(f"for {said}" if rng.random() < 0.5 else said)
         else:
             parts.insert(0, said)
-    for unit, value in enumerate(asked[len(KEYWORD_FIELDS) :]):
+    for unit, value in enumerate(asked[len(KEYWORDS) :]):
         if value != _ABSENT:
             place = 0 if rng.random() < 0.4 else len(parts)
             parts.insert(place, _form(*_unit_value(core, unit, int(value)), rng))
@@ -258,9 +261,15 @@ class Shelves:
     def _pool(self, queries: Queries, row: int, rng: np.random.Generator) -> NDArray[np.int32]:
         cores = [int(core) for core in queries.cores[row] if core != _ABSENT]
         own = np.concatenate([self._own.window(core, rng) for core in cores])
-        grades = self._grades(queries.cores[row : row + 1], queries.wanted[row : row + 1], own[None])
+        grades = self._grades(
+            queries.cores[row : row + 1], queries.wanted[row : row + 1], own[None]
+        )
         found = [_some(own[grades[0] == grade], most, rng) for grade, most in _MOST.items()]
-        parts = [self._own.window(part, rng) for core in cores for part in self._accessories[core]]
+        parts = [
+            self._own.window(part, rng)
+            for core in cores
+            for part in self._accessories[core].tolist()
+        ]
         stuffed = [self._stuffed.window(core, rng) for core in cores]
         for lures in (parts, stuffed):
             if lures:
@@ -269,9 +278,10 @@ class Shelves:
         chosen = dict.fromkeys(np.concatenate(found).tolist())
         words = vocabulary()
         first, size = words.first[words.category[cores]], words.n_siblings[words.category[cores]]
-        siblings = [self._own.window(int(c), rng, 64) for c in first + rng.integers(size)]
-        for near in rng.permutation(np.concatenate(siblings))[:_NEAR].tolist():
-            chosen.setdefault(near)
+        near = [int(core) for core in first + rng.integers(size)]
+        siblings = np.concatenate([self._own.window(core, rng, 64) for core in near])
+        for item in rng.permutation(siblings)[:_NEAR].tolist():
+            chosen.setdefault(item)
         while len(chosen) < POOL:
             chosen.setdefault(int(rng.integers(len(self._catalogue))))
         return np.array(list(chosen)[:POOL], np.int32)
@@ -283,9 +293,10 @@ class Shelves:
         meant = _is_any(core, cores)
         near = _is_any(accessory, cores) & (accessory != _ABSENT)
         agrees = (wanted[:, None] == _ABSENT) | (wanted[:, None] == self._catalogue.values[items])
-        keywords = agrees[..., : len(KEYWORD_FIELDS)].all(axis=2)
-        units = agrees[..., len(KEYWORD_FIELDS) :].all(axis=2)
-        return np.where(meant, 1 + keywords * (1 + units), near).astype(np.int8)
+        keywords = agrees[..., : len(KEYWORDS)].all(axis=2)
+        units = agrees[..., len(KEYWORDS) :].all(axis=2)
+        grades = np.where(meant, 1 + keywords * (1 + units), near)
+        return np.asarray(grades, np.int8)
 
     def _matches(
         self, cores: Ints, wanted: Ints, items: Ints, rng: np.random.Generator
@@ -299,7 +310,7 @@ class Shelves:
         # half of the words agree: synonyms, spellings and typos hide the rest
         seen = rng.random(same.shape, np.float32) < 0.5
         luck = rng.normal(0, 0.5, named.shape)
-        return (named + 0.6 * (same & seen).sum(axis=2) + luck).astype(np.float32)
+        return np.asarray(named + 0.6 * (same & seen).sum(axis=2) + luck, np.float32)
 
 
 def _is_any(core: Ints, cores: Ints) -> NDArray[np.bool_]:
@@ -318,9 +329,7 @@ class _Groups:
         counts = np.bincount(core, minlength=len(vocabulary().cores))
         self._ends = np.concatenate([[0], np.cumsum(counts)])
 
-    def window(
-        self, core: int, rng: np.random.Generator, most: int = _WINDOW
-    ) -> NDArray[np.int32]:
+    def window(self, core: int, rng: np.random.Generator, most: int = _WINDOW) -> NDArray[np.int32]:
         start, stop = int(self._ends[core]), int(self._ends[core + 1])
         if stop - start > most:
             start = int(rng.integers(start, stop - most))

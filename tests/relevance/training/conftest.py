@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -78,12 +78,14 @@ def write_tiny_vocabulary(vocabulary: Path) -> None:
     """A vocabulary directory as ``extend_vocabulary`` writes it, of the dataset's words."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [chr(code) for code in range(97, 123)]
-    words = [*COLOURS, *KINDS, *UNITS, *BRANDS, *letters, *(f"##{letter}" for letter in letters)]
+    # brands are left out, so that there are words to split
+    words = [*COLOURS, *KINDS, *UNITS, *letters, *(f"##{letter}" for letter in letters)]
     built = Tokenizer(
         WordPiece({w: i for i, w in enumerate([*special, *words])}, unk_token="[UNK]")
     )
     built.normalizer = BertNormalizer()
     built.pre_tokenizer = BertPreTokenizer()
+    built.decoder = decoders.WordPiece()
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=built, **dict(zip(names, special, strict=True))
