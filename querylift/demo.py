@@ -23,8 +23,7 @@ def demo(
     resolve(recipe, settings)
     from pipelines.local import run_local
     from querylift.commands.tables import evaluation_text
-    from relevance.configs import MarketConfig
-    from relevance.data.market import make_market
+    from relevance.data.market import MarketConfig, make_market
 
     shop = out / "market"
     if not shop.exists():

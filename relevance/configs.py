@@ -29,6 +29,27 @@ class ContractConfig:
     """A longer title blocks: it is a broken export, not a title."""
     max_rows_named: int = 20
     """Offending rows named per expectation in the report."""
+    min_events: int = 1
+    """Volume band: fewer events block, where there is an events table."""
+    min_split_share: float = 0.02
+    """A split with a smaller share of the queries warns."""
+    max_query_chars: int = 1_000
+    """A longer query blocks."""
+    max_broken_share: float = 0.01
+    """Texts with replacement or control characters warn; more than this share of them blocks."""
+    max_orphan_share: float = 0.01
+    """Clicks without impression, orders without click, pays without order, and events of unknown
+    queries or items warn; more than this share of them blocks."""
+    min_word_count: int = 2
+    """A word that was seen less often does not belong in a vocabulary."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_split_share", "max_broken_share", "max_orphan_share"):
+            share = getattr(self, name)
+            _require(0 <= share <= 1, f"{name} is {share}, want 0 to 1")
+        _require(
+            self.max_rows_named >= 3, f"max_rows_named is {self.max_rows_named}, want 3 or more"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,9 @@ class FinetuneConfig:
     weak: WeakPairsConfig = field(default_factory=WeakPairsConfig)
     guide_weight: float = 0.5
     """Share of the guide's probability in stage A's labels, where a guide is given."""
+    judged_copies: int = 0
+    """Copies of the judged train pairs mixed into stage A; a few keep a small set of judgments
+    from being learnt by heart in stage B."""
     stage_a: OptimConfig = field(default_factory=OptimConfig)
     stage_b: OptimConfig = field(default_factory=OptimConfig)
 

@@ -58,8 +58,7 @@ def market(
 ) -> None:
     """Generate a shop; no real shopper is in it."""
     from relevance.config import override
-    from relevance.configs import MarketConfig
-    from relevance.data.market import make_market
+    from relevance.data.market import MarketConfig, make_market
 
     chosen = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
     make_market(override(MarketConfig(), chosen), out)

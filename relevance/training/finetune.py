@@ -76,6 +76,8 @@ def finetune(
     if config.stage_a.steps:
         weak = weak_pairs(config.weak, data, seed=seed)
         pairs = to_pairs(guided(weak, guide, config.guide_weight))
+        if config.judged_copies and has_table(data, "judgments"):
+            pairs += to_pairs(judged_examples(data, "train")) * config.judged_copies
         stage = _stage("a", model, pairs, validate)
         numbers |= train(stage, config.stage_a, seed=seed, state=work, key=key)
     if config.stage_b.steps and has_table(data, "judgments"):
