@@ -87,7 +87,7 @@ def run_local(
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     with log.open("w") as file, _console(file, sys.stderr) as console:
         try:
-            train_pipeline(retries=0)(  # type: ignore[operator]
+            train_pipeline(retries=0)(
                 data=[str(directory.resolve()) for directory in data],
                 recipe=recipe,
                 overrides=list(overrides),

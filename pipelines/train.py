@@ -1,6 +1,6 @@
 """The training graph: from datasets to a registered challenger."""
 
-from __future__ import annotations
+from functools import partial
 
 from kfp import dsl, kubernetes
 
@@ -14,12 +14,13 @@ from components.pretrain import pretrain
 from components.register import register
 from components.validate_data import validate_data
 
-JOB = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+_HOUR = 60 * 60
 _ACCELERATOR = "nvidia.com/gpu"
 
 
-def train_pipeline(*, gpus: int = 0, retries: int = 2) -> object:
-    """The graph, for training steps that ask for ``gpus`` and try ``retries`` times more."""
+def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.BaseComponent:
+    """The graph, with training steps that ask for ``gpus`` and try ``retries`` times more."""
+    heavy = partial(_heavy, gpus=gpus, retries=retries)
 
     @dsl.pipeline(name="train", description="Datasets to a registered relevance model")
     def train(
@@ -29,27 +30,20 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> object:
         tracking_uri: str = "",
         state: str = "",
     ) -> None:
-        shared = {
-            "recipe": recipe,
-            "overrides": overrides,
-            "tracking_uri": tracking_uri,
-            "job": JOB,
-        }
-        finish = _light(finish_run(tracking_uri=tracking_uri, job=JOB))
-        finish.set_caching_options(False)
+        run = {"tracking_uri": tracking_uri, "job": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        shared = {"recipe": recipe, "overrides": overrides, **run}
+        finish = _light(finish_run(**run)).set_caching_options(False)
         with dsl.ExitHandler(finish, name="training"):
-            checked = _light(validate_data(data=data, **shared), memory="4G")
-            dataset = checked.outputs["dataset"]
-            words = _light(extend_vocabulary(dataset=dataset, **shared), memory="4G")
-            encoder = _heavy(
-                pretrain(
-                    dataset=dataset, vocabulary=words.outputs["vocabulary"], state=state, **shared
-                )
+            dataset = _light(validate_data(data=data, **shared)).outputs["dataset"]
+            words = _light(extend_vocabulary(dataset=dataset, **shared))
+            vocabulary = words.outputs["vocabulary"]
+            encoder = heavy(
+                pretrain(dataset=dataset, vocabulary=vocabulary, state=state, **shared)
             ).outputs["encoder"]
-            dual = _heavy(
+            dual = heavy(
                 finetune(dataset=dataset, encoder=encoder, model="dual", state=state, **shared)
             ).set_display_name("finetune-dual")
-            teacher = _heavy(
+            teacher = heavy(
                 finetune(
                     dataset=dataset,
                     encoder=encoder,
@@ -59,53 +53,50 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> object:
                     **shared,
                 )
             ).set_display_name("finetune-teacher")
-            student = _heavy(
+            student = heavy(
                 distill(
                     dataset=dataset, teacher=teacher.outputs["checkpoint"], state=state, **shared
                 )
-            )
-            judged = _heavy(
+            ).outputs["student"]
+            evaluation = heavy(
                 evaluate(
                     dataset=dataset,
                     dual=dual.outputs["checkpoint"],
                     teacher=teacher.outputs["checkpoint"],
-                    student=student.outputs["student"],
+                    student=student,
                     **shared,
                 )
-            )
-            registered = _light(
+            ).outputs["evaluation"]
+            _light(
                 register(
                     dataset=dataset,
-                    checkpoint=student.outputs["student"],
-                    evaluation=judged.outputs["evaluation"],
+                    checkpoint=student,
+                    evaluation=evaluation,
                     image=_image.TRAIN,
                     **shared,
-                ),
-                memory="4G",
-            )
-            registered.set_caching_options(False)
-
-    def _light(task: dsl.PipelineTask, memory: str = "1G") -> dsl.PipelineTask:
-        task.set_cpu_request("1").set_cpu_limit("2")
-        task.set_memory_request(memory).set_memory_limit(memory)
-        kubernetes.set_timeout(task, 60 * 60)
-        return task
-
-    def _heavy(task: dsl.PipelineTask) -> dsl.PipelineTask:
-        task.set_cpu_request("2").set_cpu_limit("8")
-        task.set_memory_request("8G").set_memory_limit("16G")
-        kubernetes.set_timeout(task, 24 * 60 * 60)
-        # data loaders and collectives share memory there, and the default is 64 MB
-        kubernetes.empty_dir_mount(
-            task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit="8Gi"
-        )
-        if retries:
-            task.set_retry(retries, backoff_duration="60s", backoff_factor=2.0)
-        if gpus:
-            task.set_accelerator_type(_ACCELERATOR).set_accelerator_limit(gpus)
-            kubernetes.add_toleration(
-                task, key=_ACCELERATOR, operator="Exists", effect="NoSchedule"
-            )
-        return task
+                )
+            ).set_caching_options(False)
 
     return train
+
+
+def _light(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    task.set_cpu_request("1").set_cpu_limit("2")
+    task.set_memory_request("4G").set_memory_limit("8G")
+    return kubernetes.set_timeout(task, _HOUR)
+
+
+def _heavy(task: dsl.PipelineTask, *, gpus: int, retries: int) -> dsl.PipelineTask:
+    task.set_cpu_request("2").set_cpu_limit("8")
+    task.set_memory_request("8G").set_memory_limit("16G")
+    kubernetes.set_timeout(task, 24 * _HOUR)
+    # collectives share memory there, and a container's default is 64 MB
+    kubernetes.empty_dir_mount(
+        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit="8Gi"
+    )
+    if retries:
+        task.set_retry(retries, backoff_duration="60s", backoff_factor=2.0)
+    if gpus:
+        task.set_accelerator_type(_ACCELERATOR).set_accelerator_limit(gpus)
+        kubernetes.add_toleration(task, key=_ACCELERATOR, operator="Exists", effect="NoSchedule")
+    return task

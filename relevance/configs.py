@@ -149,6 +149,8 @@ class WeakPairsConfig:
     """Positive pairs at most."""
     negatives: int = 3
     """Negatives per positive: half of the same category, half random."""
+    candidates: int = 32
+    """Items brought up for each train query of a catalogue without clicks, unlabelled."""
     min_query_words: int = 1
     """Shorter queries are left out. The ei-SRC paper wants 2."""
 

@@ -22,7 +22,7 @@ from relevance.configs import (
 def smoke() -> Recipe:
     """Every step in seconds, for tests: the metrics mean nothing."""
     optim = OptimConfig(steps=4, batch_size=16, lr=1e-3, save_every=2)
-    weak = WeakPairsConfig(pairs=200)
+    weak = WeakPairsConfig(pairs=200, candidates=4)
     finetune = FinetuneConfig(weak=weak, stage_a=optim, stage_b=optim)
     return Recipe(
         vocabulary=VocabularyConfig(base_size=500, new_words=50, min_count=2),
@@ -42,12 +42,67 @@ def smoke() -> Recipe:
 
 def shop() -> Recipe:
     """The generated shop on a laptop, from random weights, within six minutes."""
-    return smoke()
+    return Recipe(
+        vocabulary=VocabularyConfig(base_size=4_000, new_words=2_000),
+        pretrain=PretrainConfig(
+            shape=ShapeConfig(layers=4, hidden=192, heads=6),
+            optim=OptimConfig(steps=150, batch_size=64, lr=1e-3),
+        ),
+        teacher=FinetuneConfig(
+            dropout=0.0,
+            weak=WeakPairsConfig(pairs=6_000),
+            judged_copies=1,
+            stage_a=OptimConfig(steps=250, batch_size=64, lr=5e-4),
+            stage_b=OptimConfig(steps=250, batch_size=64, lr=5e-4, eval_every=125),
+        ),
+        dual=FinetuneConfig(
+            family="sbert",
+            dropout=0.0,
+            weak=WeakPairsConfig(pairs=4_000),
+            stage_a=OptimConfig(steps=80, batch_size=64, lr=5e-4),
+            stage_b=OptimConfig(steps=120, batch_size=64, lr=5e-4),
+        ),
+        distill=DistillConfig(
+            weak=WeakPairsConfig(pairs=3_000),
+            relations=OptimConfig(steps=60, batch_size=64, lr=1e-3),
+            logits=OptimConfig(steps=250, batch_size=64, lr=1e-3),
+            gold=OptimConfig(steps=250, batch_size=64, lr=5e-4, eval_every=125),
+        ),
+    )
 
 
 def minilm() -> Recipe:
-    """Real catalogues without clicks: MiniLM as the teacher's encoder."""
-    return replace(smoke(), vocabulary=VocabularyConfig(encoder="minilm"))
+    """Real catalogues without clicks: MiniLM as the teacher's encoder, an hour on two cores.
+
+    No words are added and the encoder is not pretrained further: both cost this sentence encoder
+    what it knows (see ``docs/experiments.md``).
+    """
+    return Recipe(
+        vocabulary=VocabularyConfig(encoder="minilm", new_words=0),
+        pretrain=PretrainConfig(optim=OptimConfig(steps=0)),
+        dual=FinetuneConfig(
+            family="sbert",
+            dropout=0.0,
+            train_words=False,
+            stage_a=OptimConfig(steps=0),
+            stage_b=OptimConfig(steps=120, lr=2e-5),
+        ),
+        teacher=FinetuneConfig(
+            dropout=0.0,
+            train_words=False,
+            guide_weight=0.7,
+            judged_copies=3,
+            weak=WeakPairsConfig(pairs=3_500, negatives=4),
+            stage_a=OptimConfig(steps=500, batch_size=64, lr=2e-4),
+            stage_b=OptimConfig(steps=90, lr=1e-5, eval_every=30),
+        ),
+        distill=DistillConfig(
+            weak=WeakPairsConfig(pairs=2_000, negatives=4, candidates=24),
+            relations=OptimConfig(steps=60, batch_size=64, lr=1e-3),
+            logits=OptimConfig(steps=1_300, batch_size=48, lr=1e-3, save_every=300),
+            gold=OptimConfig(steps=120, lr=1e-4, eval_every=40),
+        ),
+    )
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {

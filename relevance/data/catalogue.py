@@ -71,12 +71,12 @@ def catalogue_pairs(config: WeakPairsConfig, data: Path, *, seed: int) -> pd.Dat
                 frames.append(_frame(f"made:{len(frames)}", query, products, chosen, labels))
 
     real = queries[queries["split"] == "train"].drop_duplicates("query")
-    candidates = 8 * (config.negatives + 1)
+    near = config.candidates * 3 // 4
     for start in range(0, len(real), _CHUNK):
         part = real.iloc[start : start + _CHUNK]
-        found = index.search(list(part["query"]), candidates)
+        found = index.search(list(part["query"]), near)
         for query_id, query, rows in zip(part["query_id"], part["query"], found, strict=True):
-            far = rng.integers(len(products), size=candidates // 4)
+            far = rng.integers(len(products), size=config.candidates - near)
             chosen = np.unique(np.concatenate([rows, far]))
             frames.append(_frame(query_id, query, products, chosen, [np.nan] * len(chosen)))
     return pd.concat(frames, ignore_index=True).drop_duplicates(["query_id", "item_id"])

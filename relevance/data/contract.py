@@ -2,57 +2,51 @@
 
 DuckDB computes one small frame of facts per table, whatever the table's size; Great Expectations
 judges the frames and writes its data docs. Its own engines take the rows into memory (pandas) or
-need a cluster (Spark), and its route to DuckDB is broken.
+start a cluster (Spark), and its route to DuckDB through SQLAlchemy is broken.
 """
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
+import great_expectations as gx
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.expectations.core.expect_column_max_to_be_between import (
+    ExpectColumnMaxToBeBetween,
+)
+from great_expectations.expectations.metadata_types import FailureSeverity
+from tokenizers import Tokenizer
 
 from relevance.configs import ContractConfig
-from relevance.data import pii
-from relevance.data.contract_report import Report, Result, Row, finding, write_report
+from relevance.data.contract_report import Report, Result, finding, write_report
 from relevance.data.expectations import (
-    ID,
     WORDS,
     Check,
     Number,
     Rows,
     prepare,
     suites,
-    vocabulary_suite,
+    vocabulary_suites,
 )
-from relevance.data.pairs import query_key
-from relevance.data.tables import (
-    TABLES,
-    check_schema,
-    has_table,
-    open_table,
-    read_card,
-    table_path,
+from relevance.data.facts import (
+    Fact,
+    add_table,
+    bad_rows,
+    observe,
+    open_database,
+    refuse_unreadable,
 )
+from relevance.data.tables import TABLES, check_schema, has_table, open_table, read_card, table_path
 from relevance.errors import Finding
 from relevance.files import new_dir, refuse_existing
-
-_MEMORY = "2GB"
-"""DuckDB writes to disk beyond this; with Great Expectations the process stays below 3 GiB."""
-_THREADS = 2
-"""More need more memory; two read 10 M events in seconds."""
-_SHOWN_CHARS = 200
-"""Of a bad row's value, so that a broken export does not make a broken report."""
-
-Suites = Mapping[str, Sequence[Check]]
 
 
 def validate_data(config: ContractConfig, data: Path, out: Path) -> dict[str, float]:
@@ -73,23 +67,23 @@ def validate_data(config: ContractConfig, data: Path, out: Path) -> dict[str, fl
         FileNotFoundError: ``data`` is no dataset, or lacks queries or products.
         Finding: Something blocks. The report is in ``out`` all the same.
         ValueError: A table lacks a column, has one of another type, or cannot be read: bytes that
-            are no UTF-8, for example. There is no report then.
+            are not UTF-8, for example. There is no report then.
     """
     refuse_existing(out)
     card = read_card(data)
     tables = [
         table for table in TABLES if table in ("queries", "products") or has_table(data, table)
     ]
-    files = {table: table_path(data, table) for table in tables}
     for table in tables:
         open_table(data, table)
-    with _database(files.values()) as database:
+    files = {table: table_path(data, table) for table in tables}
+    with open_database(files.values()) as database:
         for table, path in files.items():
-            _view(database, table, path)
+            add_table(database, table, path)
         for statement in prepare(tables):
             database.execute(statement)
-        checks = suites(config, tables)
-        return _report(config, database, checks, card.name, card.is_generated, files, out)
+        report = Report(card.name, card.is_generated)
+        return _judge(config, database, suites(config, tables), report, files, out)
 
 
 def validate_vocabulary(config: ContractConfig, vocabulary: Path, out: Path) -> dict[str, float]:
@@ -97,12 +91,12 @@ def validate_vocabulary(config: ContractConfig, vocabulary: Path, out: Path) -> 
 
     Args:
         config: Limits.
-        vocabulary: Directory of a tokenizer and ``words.parquet``; tokens of the tokenizer in its
-            ``base`` directory, where there is one, must have kept their ids.
+        vocabulary: Directory of a tokenizer and ``words.parquet``; the tokens of the tokenizer in
+            its ``base``, where there is one, must have kept their ids.
         out: Directory to make, as ``validate_data`` does.
 
     Returns:
-        ``rows_words`` and the counts of checks, as ``validate_data``.
+        ``rows_words``, ``rows_base`` and the counts of checks.
 
     Raises:
         FileExistsError: ``out`` is there already.
@@ -111,182 +105,156 @@ def validate_vocabulary(config: ContractConfig, vocabulary: Path, out: Path) -> 
         ValueError: The tokenizer or the words cannot be read.
     """
     refuse_existing(out)
-    path = vocabulary / "words.parquet"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: missing; make a vocabulary with `querylift extend-vocabulary`"
-        )
-    files = dict.fromkeys(("words", "base"), path)
-    with _database([path]) as database:
-        words, base = _encoded(path, vocabulary)
-        database.register("words", words)
-        database.register("base", base)
-        checks = vocabulary_suite(config)
-        return _report(config, database, checks, vocabulary.name, None, files, out)
+    frames = {"words": _encoded_words(vocabulary)}
+    files = {"words": vocabulary / "words.parquet"}
+    if (vocabulary / "base").exists():
+        frames["base"] = _base_tokens(vocabulary)
+        files["base"] = vocabulary / "base" / "tokenizer.json"
+    with open_database([]) as database:
+        for table, frame in frames.items():
+            database.register(table, frame)
+        checks = vocabulary_suites(config, list(frames))
+        return _judge(config, database, checks, Report(vocabulary.name, None), files, out)
 
 
-@contextlib.contextmanager
-def _database(files: Any) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory that spills to disk, and says in one line what it cannot read."""
-    with tempfile.TemporaryDirectory() as spill:
-        database = duckdb.connect(
-            config={
-                "memory_limit": _MEMORY,
-                "threads": _THREADS,
-                "temp_directory": spill,
-                "preserve_insertion_order": False,
-            }
-        )
-        database.execute("SET enable_progress_bar = false")
-        database.create_function("query_key", query_key, ["VARCHAR"], "VARCHAR")
-        database.create_function("has_card", pii.has_card, ["VARCHAR"], "BOOLEAN")
-        try:
-            yield database
-        except duckdb.IOException as error:
-            raise OSError(str(error).splitlines()[0]) from error
-        except (duckdb.Error, UnicodeDecodeError, pa.ArrowInvalid) as error:
-            for file in files:
-                _refuse_other_encodings(file)
-            names = ", ".join(str(file) for file in files)
-            raise ValueError(f"{names}: {str(error).splitlines()[0]}") from error
-        finally:
-            database.close()
-
-
-def _view(database: duckdb.DuckDBPyConnection, table: str, path: Path) -> None:
-    columns = ", ".join(TABLES[table].names)
-    # no prepared parameter in a view; glob characters in a path are not patterns
-    file = glob.escape(str(path)).replace("'", "''")
-    database.execute(
-        f"CREATE VIEW {table} AS SELECT {columns}, file_row_number + 1 AS nr "
-        f"FROM read_parquet('{file}', file_row_number = true)"
-    )
-
-
-def _refuse_other_encodings(path: Path) -> None:
-    """Raise ``ValueError`` that names the first text of ``path`` that is no UTF-8."""
-    first = 1
-    for batch in pq.ParquetFile(path).iter_batches():
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            try:
-                column.validate(full=True)
-            except pa.ArrowInvalid:
-                for row, value in enumerate(column, first):
-                    _refuse_other_encoding(path, name, row, value)
-        first += len(batch)
-
-
-def _refuse_other_encoding(path: Path, name: str, row: int, value: pa.Scalar) -> None:
-    try:
-        value.as_py()
-    except UnicodeDecodeError as error:
-        given = error.object[max(0, error.start - 10) : error.end + 10]
-        raise ValueError(
-            f"{path}: column {name!r}, row {row}: bytes {given!r} are no UTF-8, want UTF-8 text"
-        ) from error
-
-
-def _encoded(path: Path, vocabulary: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the tokenizer of ``vocabulary`` makes of its words, and of the tokens before them.
+def _encoded_words(vocabulary: Path) -> pd.DataFrame:
+    """The words and what the tokenizer makes of them.
 
     Returns:
-        A row a word: nr, word, count, tokens, pieces, is_unknown, decoded. A row a token of the
-        tokenizer before extension: nr, token, was, is.
+        Columns nr, word, count, tokens, pieces, is_unknown, decoded; a row a word.
     """
+    path = _existing(vocabulary / "words.parquet")
     check_schema(str(path), pq.read_schema(path), WORDS)
+    refuse_unreadable(path)
     words = pq.read_table(path, columns=WORDS.names).to_pandas()
-    tokenizer = _tokenizer(vocabulary / "tokenizer.json")
+    tokenizer = _tokenizer(vocabulary)
     unknown = tokenizer.token_to_id("[UNK]")
-    texts = words["word"].fillna("").tolist()
-    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
-    words = words.assign(
+    encoded = tokenizer.encode_batch(words["word"].fillna("").tolist(), add_special_tokens=False)
+    return words.assign(
         nr=range(1, len(words) + 1),
-        tokens=[" ".join(found.tokens) for found in encoded],
-        pieces=[len(found.ids) for found in encoded],
-        is_unknown=[unknown in found.ids for found in encoded],
-        decoded=tokenizer.decode_batch([found.ids for found in encoded]),
+        tokens=pd.Series([" ".join(found.tokens) for found in encoded], dtype="str"),
+        pieces=pd.Series([len(found.ids) for found in encoded], dtype="int64"),
+        is_unknown=pd.Series([unknown in found.ids for found in encoded], dtype="bool"),
+        decoded=pd.Series(tokenizer.decode_batch([f.ids for f in encoded]), dtype="str"),
     )
-    before = vocabulary / "base" / "tokenizer.json"
-    ids = _tokenizer(before).get_vocab() if before.exists() else {}
-    tokens = sorted(ids, key=ids.__getitem__)
-    now = tokenizer.get_vocab()
-    base = pd.DataFrame(
+
+
+def _base_tokens(vocabulary: Path) -> pd.DataFrame:
+    """The tokens before extension, with their ids then and now (-1: gone)."""
+    before = _tokenizer(vocabulary / "base").get_vocab()
+    now = _tokenizer(vocabulary).get_vocab()
+    tokens = sorted(before, key=before.__getitem__)
+    return pd.DataFrame(
         {
             "nr": range(1, len(tokens) + 1),
-            "token": pd.Series(tokens, dtype="str"),
-            "was": [ids[token] for token in tokens],
-            "now": pd.Series([now.get(token, -1) for token in tokens], dtype="int64"),
+            "token": tokens,
+            "id_before": [before[token] for token in tokens],
+            "id_now": [now.get(token, -1) for token in tokens],
         }
     )
-    return words, base
 
 
-def _tokenizer(path: Path) -> Tokenizer:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: missing; make a vocabulary with `querylift extend-vocabulary`"
-        )
+def _tokenizer(directory: Path) -> Tokenizer:
+    path = _existing(directory / "tokenizer.json")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing narrower
         raise ValueError(f"{path}: not a readable tokenizer: {error}") from error
 
 
-def _report(
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: missing; make a vocabulary with `querylift extend-vocabulary`"
+        )
+    return path
+
+
+def _judge(
     config: ContractConfig,
     database: duckdb.DuckDBPyConnection,
-    checks: Suites,
-    name: str,
-    is_generated: bool | None,
+    checks: Mapping[str, Sequence[Check]],
+    report: Report,
     files: Mapping[str, Path],
     out: Path,
 ) -> dict[str, float]:
-    """Observe, judge, write the report; raise if it blocks."""
-    observed = {table: _observe(database, table, suite) for table, suite in checks.items()}
-    counts = {table: int(facts["rows"].observed) for table, facts in observed.items()}
+    """Observe, judge and write ``report``; raise if it blocks."""
+    facts: dict[str, dict[str, Fact]] = {}
+    for table, suite in checks.items():
+        report.rows[table], facts[table] = observe(database, table, suite)
     with new_dir(out) as partial:
-        passed = _expect(checks, observed, partial / "data_docs")
-        results = [
-            Result(
-                check,
-                observed[table][check.name].observed,
-                observed[table][check.name].failing,
-                passed[table, check.name],
-                []
-                if passed[table, check.name] or isinstance(check, Number)
-                else _bad_rows(database, check, observed[table][check.name], config.max_rows_named),
-            )
-            for table, suite in checks.items()
-            for check in suite
-        ]
-        report = Report(name, is_generated, counts, results)
+        passed = _expect(checks, facts, partial / "data_docs")
+        for table, suite in checks.items():
+            for check in suite:
+                result = Result(check, facts[table][check.name], passed[table, check.name])
+                if isinstance(check, Rows) and not result.success:
+                    result.rows.extend(bad_rows(database, check, config.max_rows_named))
+                report.results.append(result)
         write_report(report, partial)
     if report.verdict == "block":
         raise Finding(finding(report, files, out))
     return report.metrics()
 
 
-@dataclass(frozen=True)
-class _Fact:
-    observed: float
-    """The number; or bad rows, as a count or as a share."""
-    failing: int = 0
-    """Bad rows."""
-    bad: str = ""
-    """Table or predicate of the bad rows."""
+def _expect(
+    checks: Mapping[str, Sequence[Check]],
+    facts: Mapping[str, Mapping[str, Fact]],
+    docs: Path,
+) -> dict[tuple[str, str], bool]:
+    """Let Great Expectations judge ``facts`` and write its pages into ``docs``.
+
+    Returns:
+        Whether each (table, check) passed.
+    """
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(docs.absolute()),
+        },
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            analytics_enabled=False,  # else releases before 1.24 call home
+            data_docs_sites={"data_docs": site},
+            progress_bars=ProgressBarsConfig(globally=False),
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        ),
+    )
+    source = context.data_sources.add_pandas("facts")
+    passed = {}
+    for table, suite in checks.items():
+        frame = pd.DataFrame([{name: fact.observed for name, fact in facts[table].items()}])
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(
+                name=table,
+                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all"),
+                suite=context.suites.add(
+                    gx.ExpectationSuite(name=table, expectations=list(map(_expectation, suite)))
+                ),
+            )
+        )
+        for result in definition.run(batch_parameters={"dataframe": frame}).results:
+            asked = result.expectation_config
+            if asked is None or "observed_value" not in result.result:
+                raise RuntimeError(f"{table}: {asked}: {result.exception_info}")
+            passed[table, asked.kwargs["column"]] = bool(result.success)
+    context.build_data_docs()
+    for picture in (docs / "static").rglob("*.gif"):  # no page shows them, and they are 3 MB
+        picture.unlink()
+    return passed
 
 
-def _observe(
-    database: duckdb.DuckDBPyConnection, table: str, checks: Sequence[Check]
-) -> dict[str, _Fact]:
-    """The facts that ``checks`` ask for, and ``rows``; one pass for all that a row tells."""
-    asked = {"count(*)": 0}
-    bad_tables: dict[str, str] = {}
-
-    def ask(aggregate: str) -> int:
-        return asked.setdefault(aggregate, len(asked))
-
-    places: dict[str, tuple[int, int]] = {}
-    for check in checks:
-        if isinstance(check, Number):
-            places[check.name] = ask(check.sql), -1
+def _expectation(check: Check) -> ExpectColumnMaxToBeBetween:
+    """What Great Expectations asks of the one row of facts."""
+    is_block = check.severity == "block"
+    return ExpectColumnMaxToBeBetween(
+        column=check.name,
+        min_value=check.low if isinstance(check, Number) else None,
+        max_value=check.max_share if isinstance(check, Rows) else None,
+        severity=FailureSeverity.CRITICAL if is_block else FailureSeverity.WARNING,
+        description=check.wanted,
+    )

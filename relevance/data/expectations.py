@@ -6,6 +6,7 @@ first is 1.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ ID: Mapping[str, str] = {
     "events": "event_id",
     "judgments": "query_id || '/' || item_id",
     "words": "word",
+    "base": "token",
 }
 """SQL that names a row of each table."""
 
@@ -94,49 +96,13 @@ def prepare(tables: Collection[str]) -> list[str]:
     return [chains] if "events" in tables else []
 
 
-def vocabulary_suite(config: ContractConfig) -> dict[str, list[Check]]:
-    """Checks of a vocabulary: table ``words`` as ``relevance.data.contract`` makes it."""
-    table = "words"
-    return {
-        table: [
-            Number(table, "volume", "there are new words", "warn", "count(*)", 1),
-            _filled(table, "word"),
-            _unique(table, ["word"], "block"),
-            Rows(
-                table,
-                "count_range",
-                f"a word was seen {config.min_word_count:,} times or more",
-                "block",
-                "count",
-                f"count IS NULL OR count < {config.min_word_count}",
-            ),
-            Rows(
-                table,
-                "known",
-                "the tokenizer knows every word: no [UNK]",
-                "block",
-                "tokens",
-                "is_unknown",
-            ),
-            Rows(table, "whole", "the tokenizer keeps a word whole", "block", "tokens", "pieces != 1"),
-            Rows(
-                table,
-                "round_trip",
-                "a word encoded and decoded is the same",
-                "block",
-                "decoded",
-                "decoded != word",
-            ),
-            Number(
-                table,
-                "base_kept",
-                "the tokens before extension keep their ids",
-                "block",
-                "1 - max(moved)",
-                1,
-            ),
-        ]
-    }
+def vocabulary_suites(config: ContractConfig, tables: Collection[str]) -> dict[str, list[Check]]:
+    """Checks of a vocabulary: ``words``, and the tokens of the ``base`` it extends.
+
+    ``relevance.data.contract`` says what columns the two have.
+    """
+    makers = {"words": _words, "base": _base}
+    return {table: list(make(config)) for table, make in makers.items() if table in tables}
 
 
 def _queries(config: ContractConfig) -> Iterator[Check]:
@@ -176,7 +142,7 @@ def _queries(config: ContractConfig) -> Iterator[Check]:
         yield Number(
             table,
             f"share_{split}",
-            f"{config.min_split_share:.0%} of the queries or more are in {split}",
+            f"{percent(config.min_split_share)} of the queries or more are in {split}",
             "warn",
             f"coalesce(avg((split = '{split}')::INT), 0)",
             config.min_split_share,
@@ -251,7 +217,7 @@ def _events(config: ContractConfig) -> Iterator[Check]:
         "timestamp::VARCHAR",
         f"epoch_ms(timestamp) NOT BETWEEN {_milliseconds(EARLIEST)} AND {_milliseconds(latest)}",
     )
-    for before, after in zip(_CHAIN, _CHAIN[1:], strict=False):
+    for before, after in itertools.pairwise(_CHAIN):
         yield from _tolerated(
             config.max_orphan_share,
             Rows(
@@ -295,9 +261,7 @@ def _judgments(config: ContractConfig) -> Iterator[Check]:
         f"grade NOT BETWEEN 0 AND {MAX_GRADE}",
     )
     yield from _references(table)
-    yield Number(
-        table, "grades", "two grades or more occur", "warn", "count(DISTINCT grade)", 2
-    )
+    yield Number(table, "grades", "two grades or more occur", "warn", "count(DISTINCT grade)", 2)
     yield Number(
         table,
         "splits",
@@ -306,6 +270,29 @@ def _judgments(config: ContractConfig) -> Iterator[Check]:
         "(SELECT count(DISTINCT split) FROM queries SEMI JOIN judgments USING (query_id))",
         len(SPLITS),
     )
+
+
+def _words(config: ContractConfig) -> Iterator[Check]:
+    table = "words"
+    yield Number(table, "volume", "there are new words", "warn", "count(*)", 1)
+    yield _filled(table, "word")
+    yield _unique(table, ["word"], "block")
+    least = config.min_word_count
+    wanted = f"a word was seen {least:,} times or more"
+    bad = f"count IS NULL OR count < {least}"
+    yield Rows(table, "count_range", wanted, "block", "count", bad)
+    yield Rows(table, "known", "the tokenizer knows each word", "block", "tokens", "is_unknown")
+    yield Rows(table, "whole", "the tokenizer keeps a word whole", "block", "tokens", "pieces != 1")
+    wanted = "a word is the same when encoded and decoded"
+    yield Rows(table, "round_trip", wanted, "block", "decoded", "decoded != word")
+
+
+def _base(config: ContractConfig) -> Iterator[Check]:
+    table = "base"
+    yield Number(table, "volume", "there are tokens to extend", "block", "count(*)", 1)
+    wanted = "a token keeps its id when words are added"
+    shown = "id_before || ' to ' || id_now"
+    yield Rows(table, "id_kept", wanted, "block", shown, "id_before != id_now")
 
 
 _CHAIN = ("impression", "click", "order", "pay")
@@ -322,9 +309,7 @@ _PLACEHOLDERS = ("nan", "NaN", "NAN", "<NA>", "None", "NaT", "null", "NULL", r"\
 """What a missing value becomes when pandas, Java or MySQL write it as text."""
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x{9f}]"
-_MOJIBAKE = (
-    r"[ÃÂ][\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€|ï»¿"
-)
+_MOJIBAKE = r"[ÃÂ][\x{80}-\x{bf}€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|â€|ï»¿"
 """UTF-8 that was read as Latin-1 or Windows-1252: the two bytes of é are Ã and ©."""
 _MARKUP = r"</?[a-zA-Z]+( [^>]*)?/?>|&(amp|lt|gt|quot|nbsp|#[0-9]+);"
 
@@ -369,7 +354,9 @@ def _unique(
         f"{name.replace('_', ' ') if len(columns) > 2 else name} is unique"
         + (" within its source" if "source" in columns else ""),
         severity,
-        columns[0] if len(columns) == 1 else " || ' · ' || ".join(f"coalesce({c}, '')" for c in columns),
+        columns[0]
+        if len(columns) == 1
+        else " || ' · ' || ".join(f"coalesce({c}, '')" for c in columns),
         bad_rows=f"""
             WITH suspects AS (SELECT hash({key}) AS h FROM {table} GROUP BY h HAVING count(*) > 1),
             copies AS (
@@ -456,9 +443,18 @@ def _tolerated(max_share: float, check: Rows) -> Iterator[Rows]:
     yield replace(
         check,
         name=f"{check.name}_share",
-        wanted=f"{check.wanted}, but for {max_share:.2%} at most",
+        wanted=f"{check.wanted}, but for {percent(max_share)} at most",
         max_share=max_share,
     )
+
+
+def percent(share: float) -> str:
+    """``share`` for people.
+
+    >>> percent(0.01), percent(0.17603)
+    ('1 %', '17.6 %')
+    """
+    return f"{100 * share:.3g} %"
 
 
 def _article(action: str) -> str:

@@ -34,7 +34,15 @@ from relevance.models import load, save
 from relevance.models.base import Batch
 from relevance.models.bert import Bert
 from relevance.training.finetune import dev_auc, judged_examples, pair_length, to_pairs
-from relevance.training.loop import Stage, device, fingerprint, is_main_process, state_dir, train
+from relevance.training.loop import (
+    Stage,
+    device,
+    fingerprint,
+    is_main_process,
+    native_precision,
+    state_dir,
+    train,
+)
 
 
 def distill(
@@ -282,7 +290,11 @@ def _teacher_scores(teacher: Bert, pairs: pd.DataFrame, work: Path, key: str) ->
     file = work / f"teacher-{key}.npy"
     if not file.exists():
         scores = score_pairs(
-            teacher, list(pairs["query"]), list(pairs["title"]), progress="teacher scores"
+            teacher,
+            list(pairs["query"]),
+            list(pairs["title"]),
+            precision=native_precision(),
+            progress="teacher scores",
         )
         if is_main_process():
             with new_file(file, replace=True) as partial, partial.open("wb") as opened:

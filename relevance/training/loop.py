@@ -236,13 +236,16 @@ class _Order:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _precision(wanted: str) -> str:
-    if wanted != "auto":
-        return "no" if wanted == "fp32" else wanted
+def native_precision() -> str:
+    """``bf16`` where the processor multiplies it natively, else ``fp32``: emulated is slower."""
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    # without native bf16 the processor emulates it, slower than fp32
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def _precision(wanted: str) -> str:
+    chosen = native_precision() if wanted == "auto" else wanted
+    return "no" if chosen == "fp32" else chosen
 
 
 def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
