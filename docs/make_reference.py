@@ -8,14 +8,16 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer.main
 
 from querylift.cli import app
 from relevance import configs
+from relevance.data import market
 from relevance.data.tables import TABLES
 from relevance.metrics import definitions
 from relevance.recipes import RECIPES
@@ -41,6 +43,7 @@ def reference() -> str:
         "`teacher.stage_b.lr=3e-5`. The defaults here are the classes'; "
         "`querylift recipes NAME` prints those of a recipe.",
         *_settings(),
+        *_market_settings(),
         "## Metrics",
         _table(("metric", "definition at the default settings"), metrics),
         "## Tables",
@@ -63,9 +66,10 @@ def _commands(command: Any, name: str) -> Iterator[str]:
 
 def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"{parameter.metavar or parameter.name.upper()}{'...' * (parameter.nargs != 1)}"
+        name: str = parameter.metavar or parameter.name.upper()
+        return f"{name}{'...' * (parameter.nargs != 1)}"
     value = "" if parameter.is_flag else f" {parameter.metavar or 'N'}"
-    return parameter.opts[0] + value
+    return f"{parameter.opts[0]}{value}"
 
 
 def _default(parameter: Any) -> str:
@@ -75,24 +79,34 @@ def _default(parameter: Any) -> str:
 
 
 def _settings() -> Iterator[str]:
-    meanings = _meanings()
+    meanings = _meanings(configs)
     for owner, prefixes in _owners(configs.Recipe(), "").items():
         yield f"### {owner.__name__}"
         if prefixes != [""]:
             yield "At " + ", ".join(f"`{prefix}`" for prefix in prefixes) + "."
-        rows = []
-        for field in dataclasses.fields(owner):
-            default = getattr(owner(), field.name)
-            is_nested = dataclasses.is_dataclass(default)
-            rows.append(
-                (
-                    f"`{field.name}`",
-                    type(default).__name__ if is_nested else f"`{default!r}`",
-                    str(field.type).replace("|", "or"),
-                    meanings.get((owner.__name__, field.name), ""),
-                )
+        yield _fields(owner, meanings)
+
+
+def _market_settings() -> Iterator[str]:
+    yield f"### {market.MarketConfig.__name__}"
+    yield "Of `querylift market`, which takes these and no others."
+    yield _fields(market.MarketConfig, _meanings(market))
+
+
+def _fields(owner: Any, meanings: Mapping[tuple[str, str], str]) -> str:
+    rows = []
+    for field in dataclasses.fields(owner):
+        default = getattr(owner(), field.name)
+        is_nested = dataclasses.is_dataclass(default)
+        rows.append(
+            (
+                f"`{field.name}`",
+                type(default).__name__ if is_nested else f"`{default!r}`",
+                str(field.type).replace("|", "or"),
+                meanings.get((owner.__name__, field.name), ""),
             )
-        yield _table(("key", "default", "type", ""), rows)
+        )
+    return _table(("key", "default", "type", ""), rows)
 
 
 def _owners(config: Any, prefix: str) -> dict[type, list[str]]:
@@ -106,10 +120,10 @@ def _owners(config: Any, prefix: str) -> dict[type, list[str]]:
     return found
 
 
-def _meanings() -> dict[tuple[str, str], str]:
+def _meanings(module: ModuleType) -> dict[tuple[str, str], str]:
     """(class, field) to the string below the field, which Python itself throws away."""
     meanings = {}
-    for node in ast.parse(inspect.getsource(configs)).body:
+    for node in ast.parse(inspect.getsource(module)).body:
         if isinstance(node, ast.ClassDef):
             for field, below in zip(node.body, node.body[1:], strict=False):
                 if (

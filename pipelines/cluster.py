@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,23 +61,28 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "train.yaml"
         compile_pipeline(package, image, gpus)
-        run = Client(host=host).create_run_from_pipeline_package(
-            str(package),
-            arguments={
-                "data": [data] if isinstance(data, str) else list(data),
-                "recipe": recipe,
-                "overrides": list(overrides),
-                "tracking_uri": tracking_uri,
-            },
-        )
+        # the client prints its links to stdout, which is for the run's id alone
+        with contextlib.redirect_stdout(sys.stderr):
+            run = Client(host=host).create_run_from_pipeline_package(
+                str(package),
+                arguments={
+                    "data": [data] if isinstance(data, str) else list(data),
+                    "recipe": recipe,
+                    "overrides": list(overrides),
+                    "tracking_uri": tracking_uri,
+                },
+            )
     return str(run.run_id)
 
 
 def _images(image: str) -> dict[str, str]:
-    named = dict(part.partition("=")[::2] for part in image.split(",") if "=" in part)
-    images = named or dict.fromkeys(_NAMES, image)
-    if set(images) != set(_NAMES):
-        raise ValueError(f"--image {image}: names {', '.join(images)}, want {', '.join(_NAMES)}")
+    parts = [part.rpartition("=") for part in image.split(",")]
+    names = [name for name, _, _ in parts]
+    images = {name: value for name, _, value in parts}
+    if names == [""]:
+        images = dict.fromkeys(_NAMES, image)
+    elif sorted(names) != sorted(_NAMES):
+        raise ValueError(f"--image {image}: names {', '.join(names)}, want {', '.join(_NAMES)}")
     for value in images.values():
         if not _DIGEST.fullmatch(value):
             raise ValueError(f"--image {value}: has no digest, want NAME@sha256:<64 hex digits>")

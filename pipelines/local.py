@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import sys
 import time
 import warnings
@@ -35,14 +36,22 @@ _RESULTS = {
 
 _STARTED = re.compile(r"Executing task .*?'([\w-]+)'")
 _FINISHED = re.compile(r"Task .*?'([\w-]+)'.*? finished with status .*?(SUCCESS|FAILURE)")
-_RAISED = re.compile(r"([\w.]*(?:Error|Finding|Exception)): (.+)")
+_TRACEBACK = "Traceback (most recent call last):"
+# a traceback's own lines are indented deeper than the exception it ends with
+_RAISED = re.compile(r" {4}([A-Za-z_][\w.]*)(?:: (.*))?$")
+_MESSAGE_LINES = 20
 _ERRORS: dict[str, type[Exception]] = {
     "relevance.errors.Finding": Finding,
     **{
         name: kind
         for name, kind in vars(builtins).items()
-        if isinstance(kind, type) and issubclass(kind, ValueError | OSError)
+        if isinstance(kind, type)
+        and issubclass(kind, ValueError | OSError)
+        and not issubclass(kind, UnicodeError)
     },
+    # these are not made from a message alone
+    "UnicodeDecodeError": ValueError,
+    "UnicodeEncodeError": ValueError,
 }
 _COLOUR = re.compile(r"\x1b\[\d*m")
 
@@ -78,7 +87,7 @@ def run_local(
     recipe_config(recipe, overrides)
     for directory in data:
         read_card(directory)
-    if (out / "evaluation").exists():
+    if (out / "evaluation").exists() and not (out / "state").exists():
         raise FileExistsError(f"{out}: holds a finished run; remove it or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     log = out / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}.log"
@@ -98,6 +107,7 @@ def run_local(
             _link_results(root, out)
             raise console.failure(log) from error
     _link_results(root, out)
+    shutil.rmtree(out / "state", ignore_errors=True)
     return _metrics(out / "evaluation")
 
 
@@ -111,7 +121,9 @@ class _Console(io.TextIOBase):
         self.step = ""
         self.started = 0.0
         self.number = 0
-        self.raised: tuple[str, str] | None = None
+        self.failed = ""
+        self.is_traceback = False
+        self.raised: list[str] = []
         self.is_transient = False
 
     def write(self, text: str) -> int:
@@ -127,14 +139,30 @@ class _Console(io.TextIOBase):
         if started := _STARTED.search(line):
             self.step, self.started = started[1], time.monotonic()
             self.number += 1
+            if not self.failed:
+                self.is_traceback, self.raised = False, []
             self._print(f"[{self.number}] {self.step}")
         elif finished := _FINISHED.search(line):
-            verdict = "done" if finished[2] == "SUCCESS" else "failed"
+            is_done = finished[2] == "SUCCESS"
+            if not is_done and not self.failed:
+                self.failed = self.step
+            verdict = "done" if is_done else "failed"
             self._print(f"    {verdict} in {time.monotonic() - self.started:.0f} s")
-        elif raised := _RAISED.match(line.strip()):
-            self.raised = raised[1], raised[2]
         elif "%|" in line or "step/s" in line:
             self._print(f"    {line.strip()}", is_transient=True)
+        elif not self.failed:
+            # what ends the run after a failure may fail too, but is not why
+            self._read_traceback(line)
+
+    def _read_traceback(self, line: str) -> None:
+        """Keep the last exception that the step showed: its kind, then its message's lines."""
+        if line.strip() == _TRACEBACK:
+            self.is_traceback, self.raised = True, []
+        elif self.raised:
+            if line.strip() and len(self.raised) <= _MESSAGE_LINES:
+                self.raised.append(line.strip())
+        elif self.is_traceback and (raised := _RAISED.match(line)):
+            self.raised = [raised[1], *filter(None, [raised[2]])]
 
     def _print(self, line: str, *, is_transient: bool = False) -> None:
         if self.screen.isatty():
@@ -148,10 +176,12 @@ class _Console(io.TextIOBase):
 
     def failure(self, log: Path) -> Exception:
         """The failed step's own exception, as far as its kind is known here."""
-        if self.raised and self.raised[0] in _ERRORS:
-            return _ERRORS[self.raised[0]](self.raised[1])
-        said = f": {': '.join(self.raised)}" if self.raised else ""
-        return RuntimeError(f"{self.step} failed{said}; see {log}")
+        kind, *lines = self.raised or [""]
+        message = "\n".join(lines)
+        if kind in _ERRORS and message:
+            return _ERRORS[kind](message)
+        said = ": ".join(filter(None, [f"{self.failed or self.step} failed", kind, message]))
+        return RuntimeError(f"{said}; see {log}")
 
 
 @contextlib.contextmanager
@@ -166,12 +196,12 @@ def _console(log: TextIO, screen: TextIO) -> Iterator[_Console]:
 
 def _link_results(root: Path, out: Path) -> None:
     """Name the results of the newest attempt, so that nobody has to know kfp's folders."""
-    attempts = sorted((path for path in root.iterdir() if path.is_dir()), key=_age)
+    newest = max((path for path in root.iterdir() if path.is_dir()), key=_age)
     for name, place in _RESULTS.items():
-        target = attempts[-1] / place
+        target = newest / place
         link = out / name
+        link.unlink(missing_ok=True)  # else an earlier attempt's would stand beside this one's
         if target.exists():
-            link.unlink(missing_ok=True)
             link.symlink_to(target.resolve().relative_to(out.resolve()))
 
 

@@ -50,6 +50,8 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 
+_SERVICES = ("kfp_server_api", "mlflow", "sqlalchemy", "urllib3")
+
 
 def _application() -> typer.Typer:
     style: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
@@ -114,6 +116,11 @@ def main() -> None:
             "install querylift with its extras, for example querylift[data,train]",
             code=2,
         )
+    except Exception as error:
+        # of a service that is not there or says no; these libraries derive from no OSError
+        if type(error).__module__.partition(".")[0] not in _SERVICES:
+            raise
+        _fail(error, code=2)
 
 
 def _fail(message: object, *, code: int) -> None:

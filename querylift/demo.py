@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from querylift.commands.options import DEFAULT_RECIPE, RecipeName, Settings, resolve
+from querylift.commands.options import DEFAULT_RECIPE, RecipeName, Settings, resolve, row_bar
 
 
 def demo(
@@ -23,11 +24,9 @@ def demo(
     resolve(recipe, settings)
     from pipelines.local import run_local
     from querylift.commands.tables import evaluation_text
-    from relevance.data.market import MarketConfig, make_market
 
     shop = out / "market"
-    if not shop.exists():
-        make_market(MarketConfig(), shop)
+    _ensure_market(shop)
     run = out / datetime.now().strftime("%Y%m%d-%H%M%S")
     tracking_uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
     run_local([shop], recipe, settings or [], out=run, tracking_uri=tracking_uri)
@@ -39,3 +38,26 @@ def demo(
         f"evaluation   {run / 'evaluation' / 'index.html'}\n"
         f"runs, models mlflow ui --backend-store-uri {tracking_uri}"
     )
+
+
+def _ensure_market(shop: Path) -> None:
+    """Generate ``shop`` at the default settings, unless it is there.
+
+    Raises:
+        ValueError: Something else is there: a shop of other settings, or no shop.
+    """
+    from relevance.data.market import MarketConfig, make_market
+    from relevance.data.tables import read_card
+
+    config = MarketConfig()
+    if not shop.exists():
+        with row_bar("market") as progress:
+            make_market(config, shop, progress)
+        return
+    given = read_card(shop).settings
+    for name, wanted in asdict(config).items():
+        if given.get(name) != wanted:
+            raise ValueError(
+                f"{shop / 'dataset.json'}: {name} is {given.get(name)}, want {wanted}; "
+                f"remove {shop} or choose another --out"
+            )

@@ -15,6 +15,18 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _at_least(config: object, **least: float) -> None:
+    for name, bound in least.items():
+        value = getattr(config, name)
+        _require(value >= bound, f"{name} is {value}, want {bound} or more")
+
+
+def _shares(config: object, *names: str) -> None:
+    for name in names:
+        share = getattr(config, name)
+        _require(0 <= share <= 1, f"{name} is {share}, want 0 to 1")
+
+
 @dataclass(frozen=True)
 class ContractConfig:
     """What ``validate_data`` demands of a dataset."""
@@ -44,9 +56,7 @@ class ContractConfig:
     """A word that was seen less often does not belong in a vocabulary."""
 
     def __post_init__(self) -> None:
-        for name in ("min_split_share", "max_broken_share", "max_orphan_share"):
-            share = getattr(self, name)
-            _require(0 <= share <= 1, f"{name} is {share}, want 0 to 1")
+        _shares(self, "min_split_share", "max_broken_share", "max_orphan_share")
         _require(
             self.max_rows_named >= 3, f"max_rows_named is {self.max_rows_named}, want 3 or more"
         )
@@ -109,7 +119,7 @@ class OptimConfig:
         )
         _require(self.lr > 0, f"lr is {self.lr}, want above 0")
         _require(0 <= self.warmup <= 1, f"warmup is {self.warmup}, want 0 to 1")
-        _require(self.save_every >= 1, f"save_every is {self.save_every}, want 1 or more")
+        _at_least(self, weight_decay=0, clip=0, eval_every=0, patience=0, save_every=1)
 
 
 @dataclass(frozen=True)
@@ -140,6 +150,10 @@ class PretrainConfig:
     """Share of tokens hidden."""
     max_tokens: int = 64
 
+    def __post_init__(self) -> None:
+        _require(0 < self.mask <= 1, f"mask is {self.mask}, want above 0, at most 1")
+        _at_least(self, max_tokens=3)
+
 
 @dataclass(frozen=True)
 class WeakPairsConfig:
@@ -153,6 +167,9 @@ class WeakPairsConfig:
     """Items brought up for each train query of a catalogue without clicks, unlabelled."""
     min_query_words: int = 1
     """Shorter queries are left out. The ei-SRC paper wants 2."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, pairs=1, negatives=0, candidates=0, min_query_words=0)
 
 
 @dataclass(frozen=True)
@@ -177,6 +194,11 @@ class FinetuneConfig:
     stage_a: OptimConfig = field(default_factory=OptimConfig)
     stage_b: OptimConfig = field(default_factory=OptimConfig)
 
+    def __post_init__(self) -> None:
+        _at_least(self, max_query_tokens=1, max_title_tokens=1, judged_copies=0)
+        _require(0 <= self.dropout < 1, f"dropout is {self.dropout}, want 0 or more, below 1")
+        _shares(self, "guide_weight")
+
 
 @dataclass(frozen=True)
 class DistillConfig:
@@ -194,6 +216,10 @@ class DistillConfig:
     relations: OptimConfig = field(default_factory=OptimConfig)
     logits: OptimConfig = field(default_factory=OptimConfig)
     gold: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        _at_least(self, relation_heads=1, margin_weight=0, teacher_weight=0)
+        _require(self.temperature > 0, f"temperature is {self.temperature}, want above 0")
 
 
 @dataclass(frozen=True)
@@ -250,3 +276,6 @@ class Recipe:
     distill: DistillConfig = field(default_factory=DistillConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     register: RegisterConfig = field(default_factory=RegisterConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed is {self.seed}, want 0 or more, below 2**32")

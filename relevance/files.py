@@ -7,12 +7,14 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextlib.contextmanager
@@ -61,9 +63,12 @@ def new_dir(path: Path) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise unless ``path`` is free: results are never overwritten silently."""
+    """Raise unless ``path`` is free and can be made: results are never overwritten silently."""
     if os.path.lexists(path):
         raise FileExistsError(f"{path}: exists already; remove it or choose another --out")
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above}: a file, want a directory to write {path.name} into")
 
 
 def sha256(path: Path) -> str:
@@ -104,12 +109,17 @@ def _locked(path: Path, *, must: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name ``path`` in a disk's error: libraries that write through descriptors do not."""
+    """Name ``path`` in a disk's error: libraries that write through descriptors do not.
+
+    Those written in Rust (safetensors, tokenizers) raise no ``OSError`` either, but say its number.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK_ERRORS and str(path) not in str(error):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        told = _RUST_ERROR.search(str(error))
+        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if number in _DISK_ERRORS and str(path) not in str(error):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 

@@ -97,9 +97,9 @@ def minilm() -> Recipe:
             stage_b=OptimConfig(steps=90, lr=1e-5, eval_every=30),
         ),
         distill=DistillConfig(
-            weak=WeakPairsConfig(pairs=2_000, negatives=4, candidates=24),
+            weak=WeakPairsConfig(pairs=1_500, negatives=4, candidates=20),
             relations=OptimConfig(steps=60, batch_size=64, lr=1e-3),
-            logits=OptimConfig(steps=1_300, batch_size=48, lr=1e-3, save_every=300),
+            logits=OptimConfig(steps=900, batch_size=48, lr=1e-3, save_every=300),
             gold=OptimConfig(steps=120, lr=1e-4, eval_every=40),
         ),
     )

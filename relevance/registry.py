@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -29,15 +30,15 @@ from relevance.data.pairs import judged_pairs
 from relevance.data.tables import data_hash, read_card
 from relevance.errors import Finding
 from relevance.evaluation import paired_difference
-from relevance.inference import score_pairs
+from relevance.manifest import verify
 from relevance.metrics import METRICS
-from relevance.models import load, verify
 
 EXPERIMENT = "querylift"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _JOB = "querylift.job"
 _CHAMPION_COLUMN = "registered champion"
+_MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def open_run(tracking_uri: str, *, name: str, job: str) -> str:
@@ -167,9 +168,30 @@ def register(
 
 
 def download(tracking_uri: str, model_uri: str, into: Path) -> Path:
-    """Fetch a registered checkpoint, as ``models:/NAME@ALIAS``, and check its manifest."""
+    """Fetch a registered checkpoint and check its manifest.
+
+    Args:
+        tracking_uri: MLflow server or database.
+        model_uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        into: Existing directory to put it in.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: Another kind of address, or a file differs from the manifest.
+    """
+    asked = _MODEL_URI.fullmatch(model_uri)
+    if asked is None:
+        raise ValueError(f"{model_uri}: want models:/NAME@ALIAS or models:/NAME/VERSION")
+    client = _client(tracking_uri)
+    version = asked["version"]
+    if asked["alias"]:
+        version = client.get_model_version_by_alias(asked["name"], asked["alias"]).version
+    # mlflow 3.17 resolves models:/ in its global registry, whatever registry_uri it is passed
+    source = client.get_model_version_download_uri(asked["name"], str(version))
     path = mlflow.artifacts.download_artifacts(
-        model_uri, dst_path=str(into), tracking_uri=tracking_uri, registry_uri=tracking_uri
+        source, dst_path=str(into), tracking_uri=tracking_uri or None
     )
     verify(Path(path))
     return Path(path)
@@ -215,6 +237,10 @@ def _gate(
     evaluation: Path,
     model: str,
 ) -> dict[str, float]:
+    # here, not above: steps that only log run in an image without torch
+    from relevance.inference import score_pairs
+    from relevance.models import load
+
     file = evaluation / "scores.parquet"
     scores = pd.read_parquet(file)
     if model not in scores:
@@ -226,7 +252,7 @@ def _gate(
             return {}
         raise
     with tempfile.TemporaryDirectory() as folder:
-        path = download(tracking_uri, f"models:/{config.name}@{CHAMPION}", Path(folder))
+        path = download(tracking_uri, f"models:/{config.name}/{champion.version}", Path(folder))
         texts = judged_pairs(data)[["query_id", "item_id", "query", "title"]]
         pairs = scores[["query_id", "item_id"]].merge(texts, how="left")
         if pairs["title"].isna().any():

@@ -36,3 +36,40 @@ def shared_data() -> Callable[[str], Path]:
         return directory
 
     return find
+
+
+# tests.tiny imports torch, which the tests that need none of these should not wait for
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("tiny") / "catalogue"
+    from tests.tiny import write_tiny_dataset
+
+    write_tiny_dataset(data, with_events=False)
+    return data
+
+
+@pytest.fixture(scope="session")
+def clicked_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("tiny") / "clicked"
+    from tests.tiny import write_tiny_dataset
+
+    write_tiny_dataset(data, with_events=True)
+    return data
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tiny") / "vocabulary"
+    from tests.tiny import write_tiny_vocabulary
+
+    write_tiny_vocabulary(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    made = tmp_path_factory.mktemp("tiny") / "encoder"
+    from tests.tiny import write_tiny_encoder
+
+    write_tiny_encoder(vocabulary, made)
+    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from querylift.commands.options import (
     OutDir,
     RecipeName,
     Settings,
+    check_dataset,
     report,
     resolve,
+    row_bar,
 )
 
 
@@ -61,8 +64,11 @@ def market(
     from relevance.data.market import MarketConfig, make_market
 
     chosen = [*(settings or ()), *([] if seed is None else [f"seed={seed}"])]
-    make_market(override(MarketConfig(), chosen), out)
+    config = override(MarketConfig(), chosen)
+    with row_bar("market") as progress:
+        make_market(config, out, progress)
     _show_dataset(out)
+    print("The shop is generated: no real shopper, product or rater is in it.")
 
 
 def _show_dataset(out: Path) -> None:
@@ -77,17 +83,41 @@ def _show_dataset(out: Path) -> None:
 def validate_data(
     data: Data,
     out: OutDir,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(
+            help="Vocabulary to check as well, as `extend-vocabulary` made it; its report is in "
+            "`vocabulary` of --out.",
+            metavar="DIR",
+        ),
+    ] = None,
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a dataset; exit 1 if something blocks."""
     chosen = resolve(recipe, settings)
-    from relevance.data.contract import validate_data as step
+    from relevance.data import contract
 
-    report(lambda: step(chosen.contract, data, out), as_json=as_json)
+    def work() -> dict[str, float]:
+        metrics = contract.validate_data(chosen.contract, data, out)
+        if vocabulary is not None:
+            try:
+                found = contract.validate_vocabulary(
+                    chosen.contract, vocabulary, out / "vocabulary"
+                )
+            except (ValueError, OSError):
+                # wrong use leaves nothing, as where the data itself cannot be read
+                shutil.rmtree(out)
+                raise
+            metrics |= {f"vocabulary/{name}": value for name, value in found.items()}
+        return metrics
+
+    report(work, as_json=as_json)
     if not as_json:
         print(f"\nreport: {out / 'index.html'}")
+        if vocabulary is not None:
+            print(f"vocabulary: {out / 'vocabulary' / 'index.html'}")
 
 
 def extend_vocabulary(
@@ -99,6 +129,12 @@ def extend_vocabulary(
 ) -> None:
     """Keep the shop's frequent words whole."""
     chosen = resolve(recipe, settings)
-    from relevance.data.vocabulary import extend_vocabulary as step
+    from relevance.data import vocabulary
 
-    report(lambda: step(chosen.vocabulary, data, out), as_json=as_json)
+    check_dataset(data)
+    report(
+        lambda: vocabulary.extend_vocabulary(chosen.vocabulary, data, out),
+        as_json=as_json,
+    )
+    if not as_json:
+        print(f"\n{vocabulary.format_table(out / 'table.json')}")

@@ -18,6 +18,7 @@ from querylift.commands.options import (
     RecipeName,
     Settings,
     TrackingUri,
+    check_dataset,
     report,
     resolve,
 )
@@ -55,6 +56,7 @@ def evaluate(
     from relevance.evaluation import evaluate as step
 
     named = _named(checkpoints)
+    check_dataset(data)
     with tempfile.TemporaryDirectory() as scratch:
         target = out or Path(scratch) / "evaluation"
         if as_json:
@@ -98,6 +100,10 @@ def register(
     chosen = resolve(recipe, settings)
     from relevance.registry import register as step
 
+    check_dataset(data)
+    scores = evaluation / "scores.parquet"
+    if not scores.is_file():
+        raise FileNotFoundError(f"{scores}: missing; make it with `querylift evaluate --out`")
     report(
         lambda: step(chosen.register, checkpoint, data, evaluation, tracking_uri=tracking_uri),
         as_json=as_json,

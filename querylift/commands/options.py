@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +55,21 @@ def resolve(recipe: str, settings: list[str] | None) -> Recipe:
     return recipe_config(recipe, settings or ())
 
 
+def check_dataset(data: Path) -> None:
+    """Raise, before anything slow, unless ``data`` is a dataset with its card and two tables.
+
+    Raises:
+        FileNotFoundError: The card, the queries or the products are missing.
+        ValueError: One of them is damaged, or a table breaks its schema.
+    """
+    from relevance.data.tables import TABLES, has_table, open_table, read_card
+
+    read_card(data)
+    for table in TABLES:
+        if table in ("queries", "products") or has_table(data, table):
+            open_table(data, table).close()
+
+
 def report(work: Callable[[], Mapping[str, float]], *, as_json: bool) -> None:
     """Do the work and print its metrics; with ``as_json`` nothing else reaches stdout."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -68,6 +83,21 @@ def report(work: Callable[[], Mapping[str, float]], *, as_json: bool) -> None:
     # JSON has no NaN and no infinity
     finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
     print(json.dumps(finite, indent=2))
+
+
+@contextlib.contextmanager
+def row_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, moved by calls with rows done and rows in all."""
+    from tqdm import tqdm
+
+    # the bar waits, so that what ends at once is quiet
+    with tqdm(desc=label, unit=" rows", unit_scale=True, delay=0.5) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def show(metrics: Mapping[str, float]) -> None:

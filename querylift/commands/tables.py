@@ -21,6 +21,8 @@ def evaluation_text(directory: Path) -> str:
         for row in columns
     )
     definitions = "\n".join(f"{k}: {text}" for k, text in evaluation["definitions"].items())
-    head = f"{evaluation['pairs']:,} pairs of {evaluation['queries']:,} queries"
+    made = "generated data, " if evaluation["is_generated"] else ""
+    head = f"{evaluation['dataset']}: {made}{evaluation['pairs']:,} pairs"
+    head += f" of {evaluation['queries']:,} queries"
     split = f"split {evaluation['split']}, 95 % intervals over queries"
     return f"{head}, {split}\n\n{table}\n\n{definitions}"

@@ -15,6 +15,7 @@ from querylift.commands.options import (
     RecipeName,
     Settings,
     State,
+    check_dataset,
     report,
     resolve,
 )
@@ -35,6 +36,7 @@ def pretrain(
     chosen = resolve(recipe, settings)
     from relevance.training.pretrain import pretrain as step
 
+    check_dataset(data)
     report(
         lambda: step(chosen.pretrain, data, vocabulary, out, seed=chosen.seed, state=state),
         as_json=as_json,
@@ -71,6 +73,7 @@ def finetune(
     configs = {k: v for k, v in vars(chosen).items() if isinstance(v, FinetuneConfig)}
     if model not in configs:
         raise ValueError(f"--model {model!r}: unknown; there are {', '.join(configs)}")
+    check_dataset(data)
     report(
         lambda: step(
             configs[model], data, encoder, out, seed=chosen.seed, guide=guide, state=state
@@ -94,6 +97,7 @@ def distill(
     chosen = resolve(recipe, settings)
     from relevance.training.distill import distill as step
 
+    check_dataset(data)
     report(
         lambda: step(chosen.distill, data, teacher, out, seed=chosen.seed, state=state),
         as_json=as_json,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from relevance.configs import WeakPairsConfig
-from relevance.data.tables import ACTIONS, open_table, read_table, table_path
+from relevance.data.tables import ACTIONS, check_table, read_table, table_path
 
 COPIES = (1, 1, 2, 3, 5)
 """Copies of a pair by its deepest action, in the order of ``ACTIONS``."""
@@ -78,7 +78,7 @@ def core_terms(catalogue: pd.DataFrame) -> set[str]:
 
 def _deepest_actions(data: Path, query_ids: pd.Series) -> pd.DataFrame:
     """Query, item and summed copies over days, for events of ``query_ids``."""
-    open_table(data, "events")
+    check_table(data, "events", ["timestamp", "query_id", "item_id", "action"])
     depth = pd.DataFrame({"action": ACTIONS, "depth": range(len(ACTIONS)), "copies": COPIES})
     wanted = query_ids.to_frame()
     with duckdb.connect() as connection:

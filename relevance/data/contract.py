@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import great_expectations as gx
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from great_expectations.data_context.types.base import (
     DataContextConfig,
@@ -124,7 +125,12 @@ def _encoded_words(vocabulary: Path) -> pd.DataFrame:
         Columns nr, word, count, tokens, pieces, is_unknown, decoded; a row a word.
     """
     path = _existing(vocabulary / "words.parquet")
-    check_schema(str(path), pq.read_schema(path), WORDS)
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a readable Parquet file: {reason}") from error
+    check_schema(str(path), schema, WORDS)
     refuse_unreadable(path)
     words = pq.read_table(path, columns=WORDS.names).to_pandas()
     tokenizer = _tokenizer(vocabulary)

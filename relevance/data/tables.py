@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from relevance.data.rows import check_unique, check_values
 from relevance.data.splits import SPLITS as SPLITS
 from relevance.data.splits import most_held_out, query_key
 from relevance.files import new_dir, sha256
@@ -76,6 +77,21 @@ TABLES: Mapping[str, pa.Schema] = {
     ),
 }
 
+ALLOWED: Mapping[str, Sequence[object]] = {
+    "split": SPLITS,
+    "action": ("impression", *ACTIONS),
+    "grade": tuple(range(MAX_GRADE + 1)),
+}
+"""Values of the columns that take few."""
+
+KEYS: Mapping[str, Sequence[str]] = {
+    "queries": ("query_id",),
+    "products": ("item_id",),
+    "judgments": ("query_id", "item_id", "rater"),
+}
+"""Columns that name a row of a table. Events have no key here: there may be too many to compare,
+and no step counts on it."""
+
 
 @dataclass(frozen=True)
 class DatasetCard:
@@ -121,8 +137,57 @@ def open_table(data: Path, table: str) -> pq.ParquetFile:
 
 
 def read_table(data: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read ``table`` whole, or only ``columns`` of it; see ``open_table`` for errors."""
-    return open_table(data, table).read(columns=list(columns) if columns else None)
+    """Read ``table`` whole, or only ``columns`` of it, and check the rows.
+
+    Raises:
+        FileNotFoundError: See ``open_table``.
+        ValueError: See ``open_table`` and ``check_table``.
+    """
+    with open_table(data, table) as file:
+        batches = list(_checked_batches(file, data, table, columns or file.schema_arrow.names))
+        rows = pa.Table.from_batches(batches)
+    key = KEYS.get(table)
+    if key and set(key) <= set(rows.column_names):
+        check_unique(str(table_path(data, table)), rows, key)
+    return rows
+
+
+def check_table(data: Path, table: str, columns: Sequence[str]) -> None:
+    """Check the rows of ``table``, as far as ``columns`` tell, in pieces.
+
+    Raises:
+        FileNotFoundError: See ``open_table``.
+        ValueError: See ``open_table``; no rows, a damaged file, or a row that no step can use:
+            see ``relevance.data.rows``. Two rows with one key, where ``columns`` hold it.
+    """
+    key = KEYS.get(table, ())
+    with open_table(data, table) as file:
+        batches = _checked_batches(file, data, table, columns)
+        if not key or not set(key) <= set(columns):
+            for _ in batches:
+                pass
+            return
+        keys = pa.Table.from_batches([batch.select(key) for batch in batches])
+    check_unique(str(table_path(data, table)), keys, key)
+
+
+def _checked_batches(
+    file: pq.ParquetFile, data: Path, table: str, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    path = table_path(data, table)
+    if file.metadata.num_rows == 0:
+        raise ValueError(f"{path}: no rows, want at least one")
+    known = [name for name in columns if name in TABLES[table].names]
+    row = 1
+    try:
+        for batch in file.iter_batches(columns=list(columns)):
+            rows = pa.Table.from_batches([batch]).select(known)
+            check_values(str(path), rows, TABLES[table], ALLOWED, row)
+            row += len(rows)
+            yield batch
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged after row {row - 1}: {reason}") from error
 
 
 def write_table(rows: pa.Table, data: Path, table: str) -> None:
@@ -174,7 +239,7 @@ def read_card(data: Path) -> DatasetCard:
         )
     try:
         return DatasetCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         wanted = ", ".join(field.name for field in fields(DatasetCard))
         raise ValueError(f"{path}: {error}; want a JSON object with {wanted}") from error
 
@@ -250,7 +315,7 @@ def _leaks(sources: Sequence[Path]) -> list[str]:
         [
             (query_id, query, split)
             for query_id, query, split in zip(
-                *(column.to_pylist() for column in read_table(source, "queries", columns).columns),
+                *(column.to_pylist() for column in _unchecked(source, columns).columns),
                 strict=True,
             )
             if query is not None and split in SPLITS
@@ -265,6 +330,12 @@ def _leaks(sources: Sequence[Path]) -> list[str]:
         for query_id, query, split in rows
         if split != strongest[query_key(query)] != held_out[query_key(query)]
     ]
+
+
+def _unchecked(source: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the queries, whatever is in their rows: a report names what is bad."""
+    with open_table(source, "queries") as file:
+        return file.read(columns=list(columns))
 
 
 def _link(source: Path, target: Path) -> None:

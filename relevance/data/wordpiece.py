@@ -109,9 +109,11 @@ def of_encoder(name: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    from relevance.models.encoders import encoder_path
+    from relevance.encoders import check_tokenizer, encoder_path
 
     path = encoder_path(name)
+    if isinstance(path, Path):
+        check_tokenizer(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

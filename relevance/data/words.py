@@ -12,7 +12,7 @@ import duckdb
 import ibis
 import pyarrow as pa
 
-from relevance.data.tables import has_table, open_table, table_path
+from relevance.data.tables import check_table, has_table, table_path
 
 PUNCTUATION = r"!-/:-@\[-`{-~¡§«¶·»¿‐-‧‰-⁃⁅-⁑⁓-⁞、-〃"
 """Inside of a regular expression class: where BERT breaks words, besides white space.
@@ -39,6 +39,14 @@ _MAX_WORDS = 1_000_000
 _MEMORY = "2GB"
 """DuckDB writes to disk beyond this."""
 
+_READ = {
+    "queries": ["query_id", "query", "split", "searches"],
+    "products": ["item_id", "title"],
+    "events": ["query_id", "item_id", "action"],
+    "judgments": ["query_id", "item_id"],
+}
+"""Columns that are read here, of tables of which the last two may be absent."""
+
 
 @ibis.udf.scalar.builtin  # type: ignore[untyped-decorator]
 def regexp_extract_all(text: str, pattern: str) -> list[str]:  # type: ignore[empty-body]
@@ -62,8 +70,9 @@ class Texts:
     """
 
     def __init__(self, connection: Any, data: Path) -> None:
-        for table in ("queries", "products"):
-            open_table(data, table)
+        for table, columns in _READ.items():
+            if table in ("queries", "products") or has_table(data, table):
+                check_table(data, table, columns)
         self._connection = connection
         self._data = data
         products = self._read("products").select("item_id", "title")
@@ -108,7 +117,6 @@ class Texts:
         pairs: list[tuple[str, str]] = []
         for table, source in (("judgments", "judged"), ("events", "clicked")):
             if has_table(self._data, table):
-                open_table(self._data, table)
                 pairs = self._pairs(table, limit)
             if pairs:
                 return source, pairs

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from relevance.files import new_dir, sha256
+from relevance.files import new_dir
+from relevance.manifest import verify, write_manifest
 from relevance.models.base import Model
 from relevance.models.bert import BertConfig
 from relevance.models.sbert import SbertConfig
@@ -17,9 +18,6 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {
     config.family: config for config in (BertConfig, SbertConfig)
 }
 
-MANIFEST = "manifest.json"
-
-
 def save(model: Model, checkpoint: Path) -> None:
     """Write ``model`` as a new checkpoint directory, whole or not at all.
 
@@ -28,9 +26,7 @@ def save(model: Model, checkpoint: Path) -> None:
     """
     with new_dir(checkpoint) as partial:
         model.write(partial)
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        hashes = {path.relative_to(partial).as_posix(): sha256(path) for path in files}
-        (partial / MANIFEST).write_text(json.dumps(hashes, indent=2) + "\n")
+        write_manifest(partial)
 
 
 def load(checkpoint: Path) -> Model:
@@ -51,28 +47,3 @@ def load(checkpoint: Path) -> Model:
     model = FAMILIES[family](**fields).read(checkpoint)
     model.eval()
     return model
-
-
-def verify(checkpoint: Path) -> None:
-    """Compare every file with the manifest.
-
-    Raises:
-        FileNotFoundError: No manifest.
-        ValueError: A listed file is missing or changed, or one is not listed.
-    """
-    manifest = checkpoint / MANIFEST
-    if not manifest.exists():
-        raise FileNotFoundError(f"{manifest}: missing; {checkpoint} is no checkpoint of ours")
-    hashes = json.loads(manifest.read_text())
-    found = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
-    for name in sorted(found - set(hashes) - {MANIFEST}):
-        raise ValueError(f"{checkpoint / name}: not in {MANIFEST}; want only listed files")
-    for name, wanted in hashes.items():
-        if name not in found:
-            raise ValueError(f"{checkpoint / name}: missing, but in {MANIFEST}")
-        given = sha256(checkpoint / name)
-        if given != wanted:
-            raise ValueError(
-                f"{checkpoint / name}: sha256 is {given[:12]}…, want {wanted[:12]}… "
-                f"as in {MANIFEST}; the file was changed"
-            )

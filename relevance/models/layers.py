@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertSelfAttention
+
+from relevance.configs import ShapeConfig
 
 
 def attention() -> str:
@@ -27,6 +30,42 @@ def set_dropout(network: nn.Module, share: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = share
+
+
+def small_bert(shape: ShapeConfig, tokenizer: PreTrainedTokenizerBase) -> BertConfig:
+    """Hugging Face's config of a BERT that we train from scratch.
+
+    Weights start with deviation 1 / sqrt(hidden): BERT's 0.02 is meant for a width of 768, and at
+    128 every layer would start as good as silent.
+    """
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.hidden,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=shape.hidden**-0.5,
+    )
+
+
+def start_by_matching(network: nn.Module) -> None:
+    """Let every layer of an untrained BERT attend to equal words first.
+
+    Keys start equal to queries and positions nearly silent, so that a title's word sees the same
+    word of the query from the first step. Without it a small model spends its first tens of
+    thousands of pairs on a plateau (``docs/experiments.md``).
+
+    Source: Trockman & Kolter, "Mimetic initialization of self-attention layers", ICML 2023; we
+    keep its idea of query and key, not its values.
+    """
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, BertSelfAttention):
+                module.key.weight.copy_(module.query.weight)
+            elif isinstance(module, BertEmbeddings):
+                module.position_embeddings.weight.mul_(0.1)
 
 
 def token_ids(

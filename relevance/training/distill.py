@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import BertConfig as BertShape
 
 from relevance.configs import DistillConfig
 from relevance.data.pairs import Pair
@@ -33,6 +32,7 @@ from relevance.inference import score_pairs
 from relevance.models import load, save
 from relevance.models.base import Batch
 from relevance.models.bert import Bert
+from relevance.models.layers import small_bert, start_by_matching
 from relevance.training.finetune import dev_auc, judged_examples, pair_length, to_pairs
 from relevance.training.loop import (
     Stage,
@@ -164,19 +164,9 @@ class _Duel:
 
 
 def _student(config: DistillConfig, teacher: Bert) -> Bert:
-    shape = config.shape
-    student = teacher.config.build(
-        BertShape(
-            vocab_size=len(teacher.tokenizer),
-            num_hidden_layers=shape.layers,
-            hidden_size=shape.hidden,
-            num_attention_heads=shape.heads,
-            intermediate_size=4 * shape.hidden,
-            max_position_embeddings=128,
-            pad_token_id=teacher.tokenizer.pad_token_id,
-        ),
-        teacher.tokenizer,
-    )
+    shape = small_bert(config.shape, teacher.tokenizer)
+    student = teacher.config.build(shape, teacher.tokenizer)
+    start_by_matching(student)
     with torch.no_grad():
         words = _word_embeddings(teacher)
         own = _word_embeddings(student)

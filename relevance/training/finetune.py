@@ -19,8 +19,10 @@ from relevance.configs import FinetuneConfig
 from relevance.data.pairs import Pair, judged_pairs, query_key
 from relevance.data.tables import MAX_GRADE, data_hash, has_table
 from relevance.data.weak import weak_pairs
+from relevance.encoders import check_encoder
 from relevance.files import refuse_existing, sha256
 from relevance.inference import score_pairs
+from relevance.manifest import verify
 from relevance.metrics import roc_auc
 from relevance.models import FAMILIES, load, save
 from relevance.models.base import Model
@@ -56,6 +58,9 @@ def finetune(
         The loop's numbers for each stage.
     """
     refuse_existing(out)
+    check_encoder(encoder)
+    if guide:
+        verify(guide)
     torch.manual_seed(seed)
     model = FAMILIES[config.family](
         max_query_tokens=config.max_query_tokens, max_title_tokens=config.max_title_tokens

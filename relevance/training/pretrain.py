@@ -6,7 +6,6 @@ text after extending the vocabulary.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from torch.nn import functional
 from transformers import (
     AutoModelForMaskedLM,
     AutoTokenizer,
-    BertConfig,
     BertForMaskedLM,
     PreTrainedTokenizerBase,
 )
@@ -27,11 +25,11 @@ from transformers import (
 from relevance.configs import PretrainConfig, WeakPairsConfig
 from relevance.data.clicks import click_pairs
 from relevance.data.tables import data_hash, has_table, read_table
+from relevance.encoders import check_tokenizer, encoder_path, read_json
 from relevance.files import new_dir, refuse_existing
 from relevance.models.base import Batch
-from relevance.models.encoders import encoder_path
 from relevance.models.extension import extend_bias, extend_embeddings
-from relevance.models.layers import pad, token_ids
+from relevance.models.layers import pad, small_bert, start_by_matching, token_ids
 from relevance.training.loop import Stage, fingerprint, is_main_process, state_dir, train
 
 _IGNORED = -100
@@ -62,9 +60,10 @@ def pretrain(
         Masked-token loss on held-out texts before and after, and the loop's numbers.
     """
     refuse_existing(out)
+    name = _encoder_name(vocabulary)
     tokenizer = AutoTokenizer.from_pretrained(str(vocabulary))
     torch.manual_seed(seed)
-    network = _network(config, vocabulary, tokenizer)
+    network = _network(config, name, vocabulary, tokenizer)
     texts = _texts(data, seed)
     held_out, texts = texts[:_HELD_OUT], texts[_HELD_OUT:] or texts
     model = _MaskedLanguage(config, network, tokenizer)
@@ -85,21 +84,29 @@ def pretrain(
     return numbers
 
 
-def _network(config: PretrainConfig, vocabulary: Path, tokenizer: PreTrainedTokenizerBase) -> Any:
-    name = json.loads((vocabulary / "encoder.json").read_text())["encoder"]
-    if not name:
-        shape = config.shape
-        return BertForMaskedLM(
-            BertConfig(
-                vocab_size=len(tokenizer),
-                num_hidden_layers=shape.layers,
-                hidden_size=shape.hidden,
-                num_attention_heads=shape.heads,
-                intermediate_size=4 * shape.hidden,
-                max_position_embeddings=max(128, config.max_tokens),
-                pad_token_id=tokenizer.pad_token_id,
-            )
+def _encoder_name(vocabulary: Path) -> str:
+    """The encoder that ``vocabulary`` extends; empty for one learnt from scratch."""
+    path = vocabulary / "encoder.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: missing; make a vocabulary with `querylift extend-vocabulary`"
         )
+    name = read_json(path).get("encoder")
+    if not isinstance(name, str):
+        raise ValueError(f"{path}: encoder is {name!r}, want a name, or '' for none")
+    check_tokenizer(vocabulary)
+    if name:
+        check_tokenizer(vocabulary / "base")
+    return name
+
+
+def _network(
+    config: PretrainConfig, name: str, vocabulary: Path, tokenizer: PreTrainedTokenizerBase
+) -> Any:
+    if not name:
+        scratch = BertForMaskedLM(small_bert(config.shape, tokenizer))
+        start_by_matching(scratch)
+        return scratch
     network: Any = AutoModelForMaskedLM.from_pretrained(
         str(encoder_path(name)), use_safetensors=True, trust_remote_code=False
     )

@@ -15,7 +15,7 @@ from querylift.cli import app
 from querylift.commands.options import DEFAULT_RECIPE
 from querylift.commands.recipes import settings_of
 from relevance.config import override
-from relevance.data.tables import DatasetCard, write_card
+from relevance.data.tables import TABLES, DatasetCard, write_card, write_table
 from relevance.errors import Finding
 from relevance.recipes import RECIPES, recipe_config
 
@@ -184,6 +184,8 @@ def test_a_directory_that_is_no_dataset_is_one_line(tmp_path: Path) -> None:
 
 def test_json_is_all_that_reaches_stdout(tmp_path: Path) -> None:
     write_card(DatasetCard("x", True, "none", {}), tmp_path)
+    for table in ("queries", "products"):
+        write_table(TABLES[table].empty_table(), tmp_path, table)
     setup = (
         "import sys, types\n"
         "module = types.ModuleType('relevance.data.vocabulary')\n"
@@ -191,7 +193,10 @@ def test_json_is_all_that_reaches_stdout(tmp_path: Path) -> None:
         "    print('a table for people')\n"
         "    return {'words': 3.0, 'undefined': float('nan')}\n"
         "module.extend_vocabulary = extend_vocabulary\n"
-        "sys.modules[module.__name__] = module"
+        "module.format_table = lambda path: f'Table 3 of {path.name}'\n"
+        "sys.modules[module.__name__] = module\n"
+        "import relevance.data\n"
+        "relevance.data.vocabulary = module"
     )
     arguments = ("extend-vocabulary", "--data", tmp_path, "--out", tmp_path / "out")
     machine = querylift(*arguments, "--json", code=setup)
@@ -200,6 +205,7 @@ def test_json_is_all_that_reaches_stdout(tmp_path: Path) -> None:
     person = querylift(*arguments, code=setup)
     assert person.stdout.splitlines()[0] == "a table for people"
     assert person.stdout.splitlines()[1].split() == ["words", "3"]
+    assert person.stdout.splitlines()[-1] == "Table 3 of table.json"
 
 
 def test_score_names_a_missing_column_before_it_reads_the_checkpoint(tmp_path: Path) -> None:

@@ -15,10 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from relevance.data.rows import MAX_TEXT_BYTES
 from relevance.data.tables import TABLES, table_path
-
-MAX_TEXT_BYTES = 1 << 20
-"""A longer text is a broken export; it is refused before it can fill the memory of a step."""
 
 MEMORY_LIMIT = "2GB"
 """DuckDB spills to disk above this."""

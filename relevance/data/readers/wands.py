@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from relevance.data.readers.placing import place
-from relevance.data.readers.source import MAX_TEXT_BYTES, refuse_long, write_rows
+from relevance.data.readers.source import refuse_long, write_rows
+from relevance.data.rows import MAX_TEXT_BYTES
 from relevance.data.tables import DatasetCard
 
 GRADES: Mapping[str, int] = {"Exact": 3, "Partial": 2, "Irrelevant": 0}

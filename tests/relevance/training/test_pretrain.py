@@ -57,9 +57,7 @@ def test_a_named_encoder_is_extended_and_continued(
     np.testing.assert_array_equal(after[: len(before)], before)
 
 
-def test_masks_hide_the_share_asked_and_no_special_token(
-    tiny_data: Path, vocabulary: Path
-) -> None:
+def test_masks_hide_the_share_asked_and_no_special_token(tiny_data: Path, vocabulary: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(vocabulary)
     model = _MaskedLanguage(CONFIG, torch.nn.Identity(), tokenizer)
     torch.manual_seed(0)

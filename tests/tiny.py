@@ -1,4 +1,4 @@
-"""A tiny dataset and encoder, made afresh, for training in seconds."""
+"""A tiny dataset, vocabulary and encoder, made afresh, for training in seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import torch
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordPiece
@@ -109,31 +108,3 @@ def write_tiny_encoder(vocabulary: Path, encoder: Path) -> None:
     )
     BertModel(shape).save_pretrained(encoder)
     tokenizer.save_pretrained(encoder)
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("tiny") / "catalogue"
-    write_tiny_dataset(data, with_events=False)
-    return data
-
-
-@pytest.fixture(scope="session")
-def clicked_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("tiny") / "clicked"
-    write_tiny_dataset(data, with_events=True)
-    return data
-
-
-@pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("tiny") / "vocabulary"
-    write_tiny_vocabulary(made)
-    return made
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
-    made = tmp_path_factory.mktemp("tiny") / "encoder"
-    write_tiny_encoder(vocabulary, made)
-    return made

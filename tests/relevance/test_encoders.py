@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from relevance.data import wordpiece
-from relevance.models import encoders
-from relevance.models.encoders import encoder_path
+from relevance import encoders
+from relevance.encoders import encoder_path
 from relevance.models.extension import extend_bias, extend_embeddings
 
 WORDS = ["bluetooth", "100%", "12v", "waterproof"]

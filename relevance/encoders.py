@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 from relevance.files import sha256
 
@@ -40,6 +42,56 @@ def encoder_path(name: str) -> str | Path:
     if directory.exists() or directory.is_absolute() or name.startswith((".", "~")):
         raise FileNotFoundError(f"encoder {name!r}: no directory; want one with config.json")
     return name
+
+
+def check_encoder(directory: Path) -> None:
+    """Refuse a directory that libraries would take for an encoder, or fail on without its name.
+
+    Raises:
+        FileNotFoundError: No config, weights or tokenizer. Without its tokenizer transformers
+            would make up an empty one.
+        ValueError: One of them is damaged, or weights are there as pickles only.
+    """
+    _checked(directory)
+    read_json(directory / "config.json")
+    check_tokenizer(directory)
+    for weights in sorted(directory.glob("*.safetensors")):
+        _check_header(weights)
+
+
+def check_tokenizer(directory: Path) -> None:
+    """Raise unless ``directory`` holds a tokenizer, as far as can be told without reading it."""
+    path = directory / "tokenizer.json"
+    if path.exists():
+        if "model" not in read_json(path):
+            raise ValueError(f"{path}: no 'model', want a tokenizer")
+    elif not (directory / "vocab.txt").exists():
+        raise FileNotFoundError(f"{path}: missing; want the directory of a tokenizer")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from ``path``; errors name it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: want a JSON object")
+    return found
+
+
+def _check_header(path: Path) -> None:
+    """Compare what the header of a safetensors file promises with its size."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, path.stat().st_size)))
+        end = max(tensor["data_offsets"][1] for k, tensor in header.items() if k != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file: {error}") from error
+    wanted = 8 + size + end
+    if path.stat().st_size != wanted:
+        raise ValueError(f"{path}: {path.stat().st_size:,} bytes, want {wanted:,}; it was cut")
 
 
 def _minilm() -> Path:
