@@ -12,7 +12,6 @@ def distill(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     state: str,
     student: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -20,19 +19,23 @@ def distill(
     """See ``relevance.training.distill.distill``."""
     from pathlib import Path
 
+    from components._step import open_step, resumable
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step
     from relevance.training.distill import distill
 
     config = recipe_config(recipe, overrides)
-    numbers = distill(
-        config.distill,
-        Path(dataset.path),
-        Path(teacher.path),
-        Path(student.path),
-        seed=config.seed,
-        state=Path(state) / "distill" if state else None,
-    )
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(tracking_uri, job=job, step="distill", settings=config.distill, metrics=numbers)
+    settings = {"distill": config.distill, "seed": config.seed}
+    with (
+        open_step("distill", settings, metrics, tracking_uri) as step,
+        resumable(state, "distill") as states,
+    ):
+        step.log(
+            distill(
+                config.distill,
+                Path(dataset.path),
+                Path(teacher.path),
+                Path(student.path),
+                seed=config.seed,
+                state=states,
+            )
+        )

@@ -14,35 +14,24 @@ def evaluate(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     evaluation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """See ``relevance.evaluation.evaluate``."""
-    import shutil
     from pathlib import Path
 
+    from components._step import open_step
     from relevance.evaluation import evaluate
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step
 
     config = recipe_config(recipe, overrides).evaluation
-    checkpoints = {"dual": dual, "teacher": teacher, "student": student}
-    numbers = evaluate(
-        config,
-        Path(dataset.path),
-        {name: Path(checkpoint.path) for name, checkpoint in checkpoints.items()},
-        Path(evaluation.path),
-    )
-    shutil.copyfile(Path(evaluation.path) / "index.html", page.path)
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(
-        tracking_uri,
-        job=job,
-        step="evaluate",
-        settings=config,
-        metrics=numbers,
-        reports=Path(evaluation.path),
-    )
+    checkpoints = {
+        "dual": Path(dual.path),
+        "teacher": Path(teacher.path),
+        "student": Path(student.path),
+    }
+    with open_step("evaluate", {"evaluation": config}, metrics, tracking_uri) as step:
+        out = Path(evaluation.path)
+        step.log(evaluate(config, Path(dataset.path), checkpoints, out))
+        step.report(out, page)

@@ -11,19 +11,22 @@ def extend_vocabulary(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     vocabulary: dsl.Output[dsl.Artifact],
+    table: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """See ``relevance.data.vocabulary.extend_vocabulary``."""
     from pathlib import Path
 
-    from relevance.data.vocabulary import extend_vocabulary
+    from components._step import open_step
+    from relevance.data.vocabulary import extend_vocabulary, format_table
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step
 
-    config = recipe_config(recipe, overrides).vocabulary
-    numbers = extend_vocabulary(config, Path(dataset.path), Path(vocabulary.path))
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(tracking_uri, job=job, step="extend-vocabulary", settings=config, metrics=numbers)
+    config = recipe_config(recipe, overrides)
+    settings = {"vocabulary": config.vocabulary}
+    with open_step("extend-vocabulary", settings, metrics, tracking_uri) as step:
+        out = Path(vocabulary.path)
+        step.log(extend_vocabulary(config.vocabulary, Path(dataset.path), out))
+        text = format_table(out / "table.json")
+        Path(table.path).write_text(f"```\n{text}\n```\n")
+        print(text)

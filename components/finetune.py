@@ -13,7 +13,6 @@ def finetune(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     state: str,
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -22,26 +21,25 @@ def finetune(
     """See ``relevance.training.finetune.finetune``; ``model`` is ``teacher`` or ``dual``."""
     from pathlib import Path
 
+    from components._step import open_step, resumable
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step
     from relevance.training.finetune import finetune
 
     config = recipe_config(recipe, overrides)
-    numbers = finetune(
-        getattr(config, model),
-        Path(dataset.path),
-        Path(encoder.path),
-        Path(checkpoint.path),
-        seed=config.seed,
-        guide=Path(guide.path) if guide else None,
-        state=Path(state) / model if state else None,
-    )
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(
-        tracking_uri,
-        job=job,
-        step=f"finetune-{model}",
-        settings=getattr(config, model),
-        metrics=numbers,
-    )
+    chosen = getattr(config, model)
+    settings = {model: chosen, "seed": config.seed}
+    with (
+        open_step(f"finetune-{model}", settings, metrics, tracking_uri) as step,
+        resumable(state, f"finetune-{model}") as states,
+    ):
+        step.log(
+            finetune(
+                chosen,
+                Path(dataset.path),
+                Path(encoder.path),
+                Path(checkpoint.path),
+                seed=config.seed,
+                guide=Path(guide.path) if guide else None,
+                state=states,
+            )
+        )

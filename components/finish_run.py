@@ -1,4 +1,4 @@
-"""Step: end the MLflow run, however the others ended."""
+"""Step: close the MLflow run and say where to look, however the others ended."""
 
 from kfp import dsl
 
@@ -6,9 +6,9 @@ from components import _image
 
 
 @dsl.component(base_image=_image.TRAIN, install_kfp_package=False)
-def finish_run(tracking_uri: str, job: str, status: dsl.PipelineTaskFinalStatus) -> None:
-    """See ``relevance.registry.close_run``."""
-    from relevance.registry import close_run
+def finish_run(tracking_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
+    """See ``relevance.registry.finish_run``."""
+    from relevance.registry import finish_run
 
-    run = close_run(tracking_uri, job=job, succeeded=status.state == "SUCCEEDED")
-    print(f"MLflow run {run}: {status.state} {status.error_message or ''}")
+    place = finish_run(tracking_uri, is_success=status.state == "SUCCEEDED")
+    print(f"{status.state.lower()}; {place}")

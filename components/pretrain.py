@@ -12,7 +12,6 @@ def pretrain(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     state: str,
     encoder: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -20,19 +19,23 @@ def pretrain(
     """See ``relevance.training.pretrain.pretrain``."""
     from pathlib import Path
 
+    from components._step import open_step, resumable
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step
     from relevance.training.pretrain import pretrain
 
     config = recipe_config(recipe, overrides)
-    numbers = pretrain(
-        config.pretrain,
-        Path(dataset.path),
-        Path(vocabulary.path),
-        Path(encoder.path),
-        seed=config.seed,
-        state=Path(state) / "pretrain" if state else None,
-    )
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(tracking_uri, job=job, step="pretrain", settings=config.pretrain, metrics=numbers)
+    settings = {"pretrain": config.pretrain, "seed": config.seed}
+    with (
+        open_step("pretrain", settings, metrics, tracking_uri) as step,
+        resumable(state, "pretrain") as states,
+    ):
+        step.log(
+            pretrain(
+                config.pretrain,
+                Path(dataset.path),
+                Path(vocabulary.path),
+                Path(encoder.path),
+                seed=config.seed,
+                state=states,
+            )
+        )

@@ -13,15 +13,15 @@ def register(
     recipe: str,
     overrides: list,
     tracking_uri: str,
-    job: str,
     image: str,
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
-    """See ``relevance.registry.register``."""
+    """See ``relevance.registry.register``, which opens the step's MLflow run itself."""
     from pathlib import Path
 
+    from components._step import show
     from relevance.recipes import recipe_config
-    from relevance.registry import log_step, register
+    from relevance.registry import register
 
     config = recipe_config(recipe, overrides)
     numbers = register(
@@ -31,7 +31,6 @@ def register(
         Path(evaluation.path),
         tracking_uri=tracking_uri,
         model="student",
-        job=job,
         tags={
             "recipe": recipe,
             "overrides": " ".join(overrides),
@@ -39,6 +38,4 @@ def register(
             "image": image,
         },
     )
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    log_step(tracking_uri, job=job, step="register", settings=config.register, metrics=numbers)
+    show(metrics, numbers)

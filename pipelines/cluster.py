@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from kfp import Client, compiler
+from kfp_server_api import ApiException  # type: ignore[import-untyped]
+from urllib3.exceptions import HTTPError
 
 from components import _image
 from pipelines.train import train_pipeline
 from relevance.files import new_file
+from relevance.recipes import recipe_config
 
 _DIGEST = re.compile(r"[\w.\-:/]+@sha256:[0-9a-f]{64}")
 _NAMES = {"data": _image.DATA, "train": _image.TRAIN}
@@ -54,15 +55,29 @@ def submit(
     gpus: int = 0,
     tracking_uri: str = "",
 ) -> str:
-    """Start the graph on the cluster behind ``host`` and return the run's id.
+    """Start the graph on a cluster.
 
-    The steps log to ``tracking_uri``, or to what the cluster's own environment names.
+    Args:
+        host: Address of the Kubeflow Pipelines API.
+        image: See ``compile_pipeline``.
+        data: URIs of datasets. A cluster caches by them: name each version of the data anew.
+        recipe: Name of a recipe.
+        overrides: Its ``key=value`` changes.
+        gpus: GPUs that each training step asks for.
+        tracking_uri: MLflow server; empty takes what the cluster gives its steps.
+
+    Returns:
+        Id of the run.
+
+    Raises:
+        ValueError: An image without digest, an unknown recipe or key.
+        OSError: The API cannot be reached, or refuses.
     """
+    recipe_config(recipe, overrides)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "train.yaml"
         compile_pipeline(package, image, gpus)
-        # the client prints its links to stdout, which is for the run's id alone
-        with contextlib.redirect_stdout(sys.stderr):
+        try:
             run = Client(host=host).create_run_from_pipeline_package(
                 str(package),
                 arguments={
@@ -72,17 +87,16 @@ def submit(
                     "tracking_uri": tracking_uri,
                 },
             )
+        except (ApiException, HTTPError) as error:
+            raise OSError(f"{host}: {' '.join(str(error).split())}") from error
     return str(run.run_id)
 
 
 def _images(image: str) -> dict[str, str]:
-    parts = [part.rpartition("=") for part in image.split(",")]
-    names = [name for name, _, _ in parts]
-    images = {name: value for name, _, value in parts}
-    if names == [""]:
-        images = dict.fromkeys(_NAMES, image)
-    elif sorted(names) != sorted(_NAMES):
-        raise ValueError(f"--image {image}: names {', '.join(names)}, want {', '.join(_NAMES)}")
+    named = dict(part.partition("=")[::2] for part in image.split(",") if "=" in part)
+    images = named or dict.fromkeys(_NAMES, image)
+    if set(images) != set(_NAMES):
+        raise ValueError(f"--image {image}: names {', '.join(images)}, want {', '.join(_NAMES)}")
     for value in images.values():
         if not _DIGEST.fullmatch(value):
             raise ValueError(f"--image {value}: has no digest, want NAME@sha256:<64 hex digits>")

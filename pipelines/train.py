@@ -16,10 +16,20 @@ from components.validate_data import validate_data
 
 _HOUR = 60 * 60
 _ACCELERATOR = "nvidia.com/gpu"
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.BaseComponent:
-    """The graph, with training steps that ask for ``gpus`` and try ``retries`` times more."""
+    """The graph; training steps ask for ``gpus``, and a step is tried ``retries`` times more.
+
+    ``register`` and ``finish_run`` change what is outside: never cached, never tried again.
+    """
+    light = partial(_light, retries=retries)
     heavy = partial(_heavy, gpus=gpus, retries=retries)
 
     @dsl.pipeline(name="train", description="Datasets to a registered relevance model")
@@ -30,12 +40,11 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
         tracking_uri: str = "",
         state: str = "",
     ) -> None:
-        run = {"tracking_uri": tracking_uri, "job": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-        shared = {"recipe": recipe, "overrides": overrides, **run}
-        finish = _light(finish_run(**run)).set_caching_options(False)
+        shared = {"recipe": recipe, "overrides": overrides, "tracking_uri": tracking_uri}
+        finish = _light(finish_run(tracking_uri=tracking_uri)).set_caching_options(False)
         with dsl.ExitHandler(finish, name="training"):
-            dataset = _light(validate_data(data=data, **shared)).outputs["dataset"]
-            words = _light(extend_vocabulary(dataset=dataset, **shared))
+            dataset = light(validate_data(data=data, **shared)).outputs["dataset"]
+            words = light(extend_vocabulary(dataset=dataset, **shared))
             vocabulary = words.outputs["vocabulary"]
             encoder = heavy(
                 pretrain(dataset=dataset, vocabulary=vocabulary, state=state, **shared)
@@ -58,14 +67,16 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
                     dataset=dataset, teacher=teacher.outputs["checkpoint"], state=state, **shared
                 )
             ).outputs["student"]
-            evaluation = heavy(
+            evaluation = _heavy(
                 evaluate(
                     dataset=dataset,
                     dual=dual.outputs["checkpoint"],
                     teacher=teacher.outputs["checkpoint"],
                     student=student,
                     **shared,
-                )
+                ),
+                gpus=0,
+                retries=retries,
             ).outputs["evaluation"]
             _light(
                 register(
@@ -80,10 +91,11 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
     return train
 
 
-def _light(task: dsl.PipelineTask) -> dsl.PipelineTask:
+def _light(task: dsl.PipelineTask, *, retries: int = 0) -> dsl.PipelineTask:
     task.set_cpu_request("1").set_cpu_limit("2")
     task.set_memory_request("4G").set_memory_limit("8G")
-    return kubernetes.set_timeout(task, _HOUR)
+    kubernetes.set_timeout(task, _HOUR)
+    return _common(task, retries)
 
 
 def _heavy(task: dsl.PipelineTask, *, gpus: int, retries: int) -> dsl.PipelineTask:
@@ -94,9 +106,18 @@ def _heavy(task: dsl.PipelineTask, *, gpus: int, retries: int) -> dsl.PipelineTa
     kubernetes.empty_dir_mount(
         task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit="8Gi"
     )
-    if retries:
-        task.set_retry(retries, backoff_duration="60s", backoff_factor=2.0)
     if gpus:
         task.set_accelerator_type(_ACCELERATOR).set_accelerator_limit(gpus)
         kubernetes.add_toleration(task, key=_ACCELERATOR, operator="Exists", effect="NoSchedule")
-    return task
+    return _common(task, retries)
+
+
+def _common(task: dsl.PipelineTask, retries: int) -> dsl.PipelineTask:
+    if retries:
+        task.set_retry(retries, backoff_duration="60s", backoff_factor=2.0)
+    for name, value in _QUIET.items():
+        task.set_env_variable(name, value)
+    # by a label of the pod, not by kfp's placeholder: that is an input, and would defeat the cache
+    return kubernetes.use_field_path_as_env(
+        task, env_name="KFP_RUN_ID", field_path="metadata.labels['pipeline/runid']"
+    )

@@ -6,101 +6,153 @@ tokenizer, config, manifest of sha256s), never a pickled model.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import os
-import re
-import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
+
+# before the import: mlflow reports home from its first line on
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow.artifacts
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
 from relevance.configs import EvaluationConfig, RegisterConfig
-from relevance.data.pairs import judged_pairs
 from relevance.data.tables import data_hash, read_card
 from relevance.errors import Finding
-from relevance.evaluation import paired_difference
-from relevance.manifest import verify
-from relevance.metrics import METRICS
+from relevance.files import sha256
+from relevance.manifest import MANIFEST, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXPERIMENT = "querylift"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-_JOB = "querylift.job"
-_CHAMPION_COLUMN = "registered champion"
-_MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+_PARENT = "mlflow.parentRunId"
+_STEP = "querylift.step"
+_PIPELINE = "querylift.pipeline_run"
+_COLUMN = "registered champion"
+_PROBED = 64
+"""Pairs scored again to prove that an evaluation is of the checkpoint at hand."""
+_PER_CALL = 100
+"""Params or metrics that a server takes at once."""
 
 
-def open_run(tracking_uri: str, *, name: str, job: str) -> str:
-    """Find or open the parent run of a pipeline run.
+@dataclass(frozen=True)
+class StepRun:
+    """The MLflow run of one step."""
 
-    A run that Kubeflow's own MLflow plugin injected (``MLFLOW_RUN_ID``) is adopted; else the
-    one tagged with ``job``, which all steps of one pipeline run share; else a new one.
+    client: MlflowClient
+    run_id: str
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Record ``metrics``."""
+        now = int(time.time() * 1000)
+        rows = [Metric(metric_name(name), float(v), now, 0) for name, v in metrics.items()]
+        for start in range(0, len(rows), _PER_CALL):
+            self.client.log_batch(self.run_id, metrics=rows[start : start + _PER_CALL])
+
+    def log_settings(self, settings: Mapping[str, Any]) -> None:
+        """Record ``settings`` as params."""
+        rows = [Param(name, str(value)) for name, value in settings.items()]
+        for start in range(0, len(rows), _PER_CALL):
+            self.client.log_batch(self.run_id, params=rows[start : start + _PER_CALL])
+
+    def keep(self, directory: Path, name: str) -> None:
+        """Store ``directory`` as the artifact ``name``."""
+        self.client.log_artifacts(self.run_id, str(directory), name)
+
+
+@contextlib.contextmanager
+def step_run(
+    tracking_uri: str, step: str, settings: Mapping[str, Any] | None = None
+) -> Iterator[StepRun]:
+    """Open the run of ``step`` in the tree of its pipeline run, and close it.
+
+    Where the run belongs is in the environment. ``MLFLOW_RUN_ID``, as Kubeflow's MLflow plugin
+    injects it, is the step's own run if it has a parent, and is adopted; else it is the
+    pipeline's, and the step's run is made below it. Without it, ``KFP_RUN_ID`` names the
+    pipeline run whose steps share a parent. Without that the run stands alone. A step that is
+    tried again goes on with its run.
 
     Args:
-        tracking_uri: Server or database; empty uses MLflow's own environment.
+        tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
+        step: Name of the step.
+        settings: Params of the run, flat; see ``flatten``.
+
+    Raises:
+        ValueError: No tracking URI.
+        OSError: MLflow cannot be reached, or refuses.
+    """
+    with _plain_errors(tracking_uri):
+        client = _client(tracking_uri)
+        run_id, is_ours = _find_step_run(client, step)
+        run = StepRun(client, run_id)
+        run.log_settings(settings or {})
+    try:
+        yield run
+    except BaseException as error:
+        # the step's own error matters more than a tracking server that is down
+        with contextlib.suppress(MlflowException):
+            client.set_tag(run_id, "querylift.error", f"{type(error).__name__}: {error}"[:5_000])
+            if is_ours:
+                client.set_terminated(run_id, "FAILED")
+        raise
+    if is_ours:
+        with _plain_errors(tracking_uri):
+            client.set_terminated(run_id)
+
+
+def start_run(tracking_uri: str, *, name: str, key: str, tags: Mapping[str, str]) -> str:
+    """Open the parent run of a pipeline run, or go on with the one under ``key``.
+
+    Args:
+        tracking_uri: MLflow server or database.
         name: Name of a new run.
-        job: Id of the pipeline run.
+        key: What makes the pipeline run the same one when it is started again.
+        tags: What it runs, for people.
 
     Returns:
         Run id.
     """
-    injected = os.environ.get("MLFLOW_RUN_ID")
-    if injected:
-        return injected
-    client = _client(tracking_uri)
-    experiment = _experiment(client, tracking_uri)
-    found = client.search_runs([experiment], f"tags.`{_JOB}` = '{job}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    run = client.create_run(experiment, tags={_JOB: job}, run_name=name)
-    return str(run.info.run_id)
+    with _plain_errors(tracking_uri):
+        client = _client(tracking_uri)
+        run_id = _parent(client, key, name)
+        for tag, value in tags.items():
+            client.set_tag(run_id, tag, value[:5_000])
+        client.update_run(run_id, status="RUNNING")
+    return run_id
 
 
-def log_step(
-    tracking_uri: str,
-    *,
-    job: str,
-    step: str,
-    settings: object,
-    metrics: Mapping[str, float],
-    reports: Path | None = None,
-) -> str:
-    """Record one finished step as a child of the pipeline's run; returns the child's id."""
-    parent = open_run(tracking_uri, name="train", job=job)
-    client = _client(tracking_uri)
-    experiment = client.get_run(parent).info.experiment_id
-    child = client.create_run(
-        experiment, tags={"mlflow.parentRunId": parent, "querylift.step": step}, run_name=step
-    ).info.run_id
-    now = int(time.time() * 1000)
-    numbers = [Metric(metric_name(k), float(v), now, 0) for k, v in metrics.items()]
-    params = [Param(key, str(value)[:500]) for key, value in flatten(settings).items()]
-    for start in range(0, max(len(numbers), len(params)), 100):  # the server's limit a call
-        part = slice(start, start + 100)
-        client.log_batch(child, metrics=numbers[part], params=params[part])
-    if reports is not None:
-        client.log_artifacts(child, str(reports), "reports")
-    client.set_terminated(child)
-    return str(child)
+def finish_run(tracking_uri: str, *, is_success: bool) -> str:
+    """Close the parent run that the environment names; a plugin's run it leaves to the plugin.
 
-
-def close_run(tracking_uri: str, *, job: str, succeeded: bool) -> str:
-    """End the pipeline's run, unless it is not ours to end; returns its id."""
-    run = open_run(tracking_uri, name="train", job=job)
-    if not os.environ.get("MLFLOW_RUN_ID"):
-        _client(tracking_uri).set_terminated(run, "FINISHED" if succeeded else "FAILED")
-    return run
+    Returns:
+        Where to look at the run.
+    """
+    with _plain_errors(tracking_uri):
+        client = _client(tracking_uri)
+        run_id = os.environ.get("MLFLOW_RUN_ID") or _parent(client, _pipeline_key(), "pipeline")
+        run = client.get_run(run_id)
+        if _PARENT in run.data.tags:
+            run_id = run.data.tags[_PARENT]
+        else:
+            client.set_terminated(run_id, "FINISHED" if is_success else "FAILED")
+        uri = _uri(tracking_uri)
+        if uri.startswith("http"):
+            return f"{uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+        return f"run {run_id}: mlflow ui --backend-store-uri {uri}"
 
 
 def register(
@@ -109,96 +161,107 @@ def register(
     data: Path,
     evaluation: Path,
     *,
-    tracking_uri: str,
+    tracking_uri: str = "",
     model: str | None = None,
-    job: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Register ``checkpoint`` as challenger if it beats the champion.
 
     The champion is scored on the very pairs of the evaluation, and the paired interval of the
-    difference (bootstrap over queries) must lie on the better side of zero. Without a
-    champion there is nothing to beat.
+    difference (bootstrap over queries) must lie on the better side of 0. Without a champion
+    there is nothing to beat, and the version says so.
 
     Args:
         config: Name and metric.
         checkpoint: Checkpoint to register.
         data: Dataset it was evaluated on.
         evaluation: Directory that ``evaluate`` wrote.
-        tracking_uri: MLflow server or database.
-        model: Its column in the evaluation's scores; the checkpoint's folder name unless given.
-        job: Pipeline run to record as its origin.
+        tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
+        model: Its column in the evaluation's scores; the checkpoint's directory name unless
+            given.
         tags: More lineage, for example ``recipe`` and ``image``.
 
     Returns:
-        ``register/version``, and the difference with its interval where there is a champion.
+        ``version``, the value of the metric, and where there is a champion the difference with
+        its interval.
 
     Raises:
         Finding: The champion is not beaten; nothing is registered.
-        ValueError: Unknown metric, a changed checkpoint, or scores that lack the model.
+        ValueError: Unknown metric, a changed byte in the checkpoint or the champion, or an
+            evaluation of other data or of another checkpoint.
+        OSError: A file is missing, or MLflow cannot be reached.
     """
+    from relevance.metrics import find
+
+    find(config.metric)
     verify(checkpoint)
-    if config.metric not in METRICS:
-        raise ValueError(f"metric {config.metric!r}: unknown; there are {', '.join(METRICS)}")
-    client = _client(tracking_uri)
-    numbers = _gate(config, client, tracking_uri, data, evaluation, model or checkpoint.name)
-    run = open_run(tracking_uri, name="register", job=job or f"register-{time.time_ns()}")
-    client.log_artifacts(run, str(checkpoint), "checkpoint")
-    source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
-    card = read_card(data)
-    lineage = {
-        "data": card.name,
-        "data_hash": data_hash(data),
-        "is_generated": str(card.is_generated).lower(),
-        "code_version": code_version(),
-        "run": run,
-        **(tags or {}),
-        **{metric_name(name): f"{value:.6f}" for name, value in numbers.items()},
-    }
-    try:
-        client.create_registered_model(config.name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client.create_model_version(config.name, source, run_id=run, tags=lineage).version
-    client.set_registered_model_alias(config.name, CHALLENGER, version)
-    if job is None:
-        client.set_terminated(run)
-    return {"register/version": float(version), **numbers}
+    name = model or checkpoint.resolve().name
+    scores, report = _read_evaluation(evaluation, data, name)
+    _check_same_model(checkpoint, scores, name, evaluation)
+    with step_run(tracking_uri, "register", flatten(config, "register.")) as run:
+        numbers = {config.metric: _value(report, name, config.metric)}
+        champion = _champion(run.client, config.name)
+        compared = f"none: {config.name} had no champion"
+        if champion is not None:
+            numbers |= _difference(config, champion, tracking_uri, scores, report, name)
+            compared = f"v{champion}"
+        with _plain_errors(tracking_uri):
+            run.log(numbers)
+        if champion is not None:
+            _gate(config, champion, name, numbers)
+        with _plain_errors(tracking_uri):
+            run.keep(checkpoint, "checkpoint")
+            lineage = {
+                "beaten_champion": compared,
+                "code_version": code_version(),
+                "data_hash": data_hash(data),
+                "dataset": read_card(data).name,
+                "is_generated": str(read_card(data).is_generated).lower(),
+                "manifest_sha256": sha256(checkpoint / MANIFEST),
+                "run_id": run.run_id,
+                **{metric_name(metric): f"{value:.6g}" for metric, value in numbers.items()},
+                **{key: value for key, value in (tags or {}).items() if value},
+            }
+            version = _add_version(run, config.name, lineage)
+        numbers["version"] = float(version)
+        run.log({"version": float(version)})
+    print(f"registered {config.name} v{version} as {CHALLENGER}; champion beaten: {compared}")
+    return numbers
 
 
-def download(tracking_uri: str, model_uri: str, into: Path) -> Path:
+def download(name: str, version: str, into: Path, *, tracking_uri: str = "") -> Path:
     """Fetch a registered checkpoint and check its manifest.
 
     Args:
-        tracking_uri: MLflow server or database.
-        model_uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
-        into: Existing directory to put it in.
-
-    Returns:
-        The checkpoint.
+        name: Registered model.
+        version: Number or alias, for example ``champion``.
+        into: Directory to fetch it into.
+        tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
 
     Raises:
-        ValueError: Another kind of address, or a file differs from the manifest.
+        ValueError: A byte differs from the manifest.
+        OSError: No such version, or MLflow cannot be reached.
     """
-    asked = _MODEL_URI.fullmatch(model_uri)
-    if asked is None:
-        raise ValueError(f"{model_uri}: want models:/NAME@ALIAS or models:/NAME/VERSION")
-    client = _client(tracking_uri)
-    version = asked["version"]
-    if asked["alias"]:
-        version = client.get_model_version_by_alias(asked["name"], asked["alias"]).version
-    # mlflow 3.17 resolves models:/ in its global registry, whatever registry_uri it is passed
-    source = client.get_model_version_download_uri(asked["name"], str(version))
-    path = mlflow.artifacts.download_artifacts(
-        source, dst_path=str(into), tracking_uri=tracking_uri or None
-    )
+    into.mkdir(parents=True, exist_ok=True)
+    with _plain_errors(tracking_uri):
+        client = _client(tracking_uri)
+        if not version.isdigit():
+            version = str(client.get_model_version_by_alias(name, version).version)
+        # not models:/NAME/VERSION, for which mlflow 3.17 asks the process's registry instead
+        source = client.get_model_version_download_uri(name, version)
+        path = mlflow.artifacts.download_artifacts(
+            source, dst_path=str(into), tracking_uri=_uri(tracking_uri)
+        )
     verify(Path(path))
     return Path(path)
 
 
 def flatten(settings: object, prefix: str = "") -> dict[str, Any]:
-    """Nested configs as ``dotted.key: value``."""
+    """Nested configs as ``dotted.key: value``.
+
+    >>> flatten(RegisterConfig(), "register.")
+    {'register.name': 'relevance', 'register.metric': 'roc_auc'}
+    """
     if not is_dataclass(settings):
         return {prefix.rstrip("."): settings}
     flat: dict[str, Any] = {}
@@ -208,88 +271,221 @@ def flatten(settings: object, prefix: str = "") -> dict[str, Any]:
 
 
 def metric_name(name: str) -> str:
-    """``name`` as MLflow allows it: ``ndcg@10`` becomes ``ndcg_at_10``."""
+    """``name`` as MLflow allows it.
+
+    >>> metric_name("student/ndcg@10")
+    'student/ndcg_at_10'
+    """
     return name.replace("@", "_at_")
 
 
 def code_version() -> str:
     """Commit of the working tree, or the installed version outside of one."""
-    version = importlib.metadata.version("querylift")
-    here = Path(__file__).resolve().parent
-    git = shutil.which("git")
-    if git is None:
-        return version
-    described = subprocess.run(
-        [git, "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = described.stdout.strip()
-    return f"{version}+{commit}" if described.returncode == 0 and commit else version
+    root = Path(__file__).resolve().parents[1]
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--tags"]
+        with contextlib.suppress(OSError):
+            described = subprocess.run(command, capture_output=True, text=True, check=False)
+            if described.returncode == 0:
+                return described.stdout.strip()
+    try:
+        return importlib.metadata.version("querylift")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
-def _gate(
-    config: RegisterConfig,
-    client: MlflowClient,
-    tracking_uri: str,
-    data: Path,
-    evaluation: Path,
-    model: str,
-) -> dict[str, float]:
-    # here, not above: steps that only log run in an image without torch
+def _read_evaluation(evaluation: Path, data: Path, model: str) -> tuple[pd.DataFrame, Any]:
+    """Scores with their texts, and the report, after checking that they are of ``data``."""
+    import pandas as pd
+
+    from relevance.data.pairs import judged_pairs
+
+    report = json.loads((evaluation / "evaluation.json").read_text(encoding="utf-8"))
+    if report["data_hash"] != data_hash(data):
+        raise ValueError(
+            f"{evaluation}: made of data {report['data_hash'][:12]}…, but {data} is "
+            f"{data_hash(data)[:12]}…; evaluate on this dataset"
+        )
+    file = evaluation / "scores.parquet"
+    scores = pd.read_parquet(file)
+    if model not in report["models"] or model not in scores:
+        raise ValueError(
+            f"{file}: no column {model!r} for the checkpoint; there are "
+            f"{', '.join(report['models'])}"
+        )
+    texts = judged_pairs(data)[["query_id", "item_id", "query", "title"]]
+    return scores.merge(texts, on=["query_id", "item_id"], how="left", validate="1:1"), report
+
+
+def _check_same_model(checkpoint: Path, scores: pd.DataFrame, model: str, evaluation: Path) -> None:
+    """The gate must not judge one model and register another."""
+    import numpy as np
+
+    probe = scores.sample(min(_PROBED, len(scores)), random_state=0)
+    given = probe[model].to_numpy(float)
+    found = _scores(checkpoint, probe)
+    # another processor or batch moves a logit by far less
+    if not np.allclose(given, found, rtol=0.02, atol=0.02):
+        row = int(np.argmax(np.abs(given - found)))
+        raise ValueError(
+            f"{evaluation}: column {model!r} is not of {checkpoint}: query "
+            f"{probe['query'].iloc[row]!r} has score {given[row]:.4f} there, "
+            f"but the checkpoint gives {found[row]:.4f}; evaluate this checkpoint"
+        )
+
+
+def _scores(checkpoint: Path, pairs: pd.DataFrame) -> Any:
     from relevance.inference import score_pairs
     from relevance.models import load
 
-    file = evaluation / "scores.parquet"
-    scores = pd.read_parquet(file)
-    if model not in scores:
-        raise ValueError(f"{file}: no column {model!r}; it has {', '.join(scores.columns)}")
-    try:
-        champion = client.get_model_version_by_alias(config.name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return {}
-        raise
-    with tempfile.TemporaryDirectory() as folder:
-        path = download(tracking_uri, f"models:/{config.name}/{champion.version}", Path(folder))
-        texts = judged_pairs(data)[["query_id", "item_id", "query", "title"]]
-        pairs = scores[["query_id", "item_id"]].merge(texts, how="left")
-        if pairs["title"].isna().any():
-            missing = pairs.loc[pairs["title"].isna(), "item_id"].iloc[0]
-            raise ValueError(f"{file}: item {missing!r} is not in {data}; want its own evaluation")
-        scores[_CHAMPION_COLUMN] = score_pairs(
-            load(path), list(pairs["query"]), list(pairs["title"])
-        )
-    difference, low, high = paired_difference(
-        scores, config.metric, model, _CHAMPION_COLUMN, EvaluationConfig()
+    return score_pairs(load(checkpoint), list(pairs["query"]), list(pairs["title"]))
+
+
+def _difference(
+    config: RegisterConfig,
+    champion: str,
+    tracking_uri: str,
+    scores: pd.DataFrame,
+    report: Any,
+    model: str,
+) -> dict[str, float]:
+    from relevance.evaluation import paired_difference
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = download(config.name, champion, Path(scratch), tracking_uri=tracking_uri)
+        both = scores.assign(**{_COLUMN: _scores(path, scores)})
+    settings = EvaluationConfig(
+        split=report["split"],
+        relevant_grade=report["relevant_grade"],
+        gains=tuple(report["gains"]),
+        resamples=report["resamples"],
+        seed=report["seed"],
     )
-    beaten = low > 0 if METRICS[config.metric].is_higher_better else high < 0
-    if not beaten:
+    value, low, high = paired_difference(both, config.metric, model, _COLUMN, settings)
+    return {"difference": value, "difference_low": low, "difference_high": high}
+
+
+def _gate(config: RegisterConfig, champion: str, model: str, numbers: Mapping[str, float]) -> None:
+    from relevance.metrics import find
+
+    value, difference = numbers[config.metric], numbers["difference"]
+    low, high = numbers["difference_low"], numbers["difference_high"]
+    is_higher_better = find(config.metric).is_higher_better
+    # an undefined bound compares false
+    if not (low > 0 if is_higher_better else high < 0):
         raise Finding(
-            f"gate: {model} does not beat champion {config.name} v{champion.version} on "
-            f"{config.metric}: difference {difference:+.4f} [{low:+.4f}, {high:+.4f}], "
-            "want an interval on the better side of 0; nothing was registered"
+            f"gate: {model}'s {config.metric} {value:.4f} does not beat champion v{champion}'s "
+            f"{value - difference:.4f}: difference {difference:+.4f} [{low:+.4f}, {high:+.4f}], "
+            f"want an interval {'above' if is_higher_better else 'below'} 0; "
+            "nothing was registered"
         )
-    return {
-        f"register/{config.metric}_difference": difference,
-        f"register/{config.metric}_difference_low": low,
-        f"register/{config.metric}_difference_high": high,
-    }
+
+
+def _value(report: Any, model: str, metric: str) -> float:
+    value = report["models"][model][metric]["value"]
+    return float("nan") if value is None else float(value)
+
+
+def _champion(client: MlflowClient, name: str) -> str | None:
+    """Version under the alias ``champion``, if any."""
+    # asked through the model: a missing alias answers with another error code on every backend
+    try:
+        model = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise OSError(f"MLflow: {error.message}") from error
+    version = model.aliases.get(CHAMPION)
+    return None if version is None else str(version)
+
+
+def _add_version(run: StepRun, name: str, tags: Mapping[str, str]) -> str:
+    try:
+        run.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{run.client.get_run(run.run_id).info.artifact_uri}/checkpoint"
+    version = run.client.create_model_version(name, source, run_id=run.run_id, tags=dict(tags))
+    run.client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return str(version.version)
+
+
+def _find_step_run(client: MlflowClient, step: str) -> tuple[str, bool]:
+    """Id of the step's run, and whether it is ours to close."""
+    injected = os.environ.get("MLFLOW_RUN_ID")
+    if injected:
+        run = client.get_run(injected)
+        if _PARENT in run.data.tags:
+            return injected, False
+        parent, experiment = injected, run.info.experiment_id
+    else:
+        experiment = _experiment(client)
+        if not _pipeline_key():
+            return client.create_run(experiment, run_name=step).info.run_id, True
+        parent = _parent(client, _pipeline_key(), "pipeline")
+    found = client.search_runs(
+        [experiment], f"tags.`{_PARENT}` = '{parent}' and tags.`{_STEP}` = '{step}'", max_results=1
+    )
+    if found:
+        client.update_run(found[0].info.run_id, status="RUNNING")
+        return found[0].info.run_id, True
+    tags = {_PARENT: parent, _STEP: step}
+    return client.create_run(experiment, tags=tags, run_name=step).info.run_id, True
+
+
+def _pipeline_key() -> str:
+    return os.environ.get("KFP_RUN_ID", "")
+
+
+def _parent(client: MlflowClient, key: str, name: str) -> str:
+    """The run tagged with ``key``, made by whoever asks first: a step that runs alone."""
+    experiment = _experiment(client)
+    found = client.search_runs([experiment], f"tags.`{_PIPELINE}` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    return str(client.create_run(experiment, tags={_PIPELINE: key}, run_name=name).info.run_id)
+
+
+def _uri(tracking_uri: str) -> str:
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise ValueError(
+            "no MLflow: give a tracking URI, for example sqlite:///mlflow.db, "
+            "or set MLFLOW_TRACKING_URI"
+        )
+    return uri
 
 
 def _client(tracking_uri: str) -> MlflowClient:
-    uri = tracking_uri or None
+    uri = _uri(tracking_uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _experiment(client: MlflowClient, tracking_uri: str) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+def _experiment(client: MlflowClient) -> str:
+    injected = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if injected:
+        return injected
     location = None
-    if tracking_uri.startswith("sqlite:///"):
+    prefix = "sqlite:///"
+    if client.tracking_uri.startswith(prefix):
         # beside the database, not in whatever directory the command was started from
-        database = Path(urlparse(tracking_uri).path[1:] or "mlflow.db")
-        location = (database.resolve().parent / "mlflow-artifacts").as_uri()
+        database = Path(client.tracking_uri.removeprefix(prefix)).resolve()
+        location = (database.parent / "mlflow-artifacts").as_uri()
+    # steps of several pipeline runs may ask for the first time at once
+    for _ in range(2):
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        with contextlib.suppress(MlflowException):
+            client.create_experiment(EXPERIMENT, artifact_location=location)
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+@contextlib.contextmanager
+def _plain_errors(tracking_uri: str) -> Iterator[None]:
+    """MLflow's errors in one line, as an ``OSError`` that names the server."""
+    try:
+        yield
+    except MlflowException as error:
+        raise OSError(f"MLflow at {_uri(tracking_uri)}: {error.message}") from error
