@@ -30,6 +30,7 @@ RESULTS: Mapping[str, str] = {
     "dataset": "validate-data/dataset",
     "validation": "validate-data/validation",
     "vocabulary": "extend-vocabulary/vocabulary",
+    "vocabulary-validation": "extend-vocabulary/validation",
     "encoder": "pretrain/encoder",
     "dual": "finetune/checkpoint",
     "teacher": "finetune-2/checkpoint",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -64,15 +66,23 @@ def submit(
     ],
     image: Image,
     data: Annotated[
-        str,
-        typer.Option(help="Where the cluster finds the dataset.", metavar="URI"),
+        list[str],
+        typer.Option(help="Where the cluster finds a dataset. Repeatable.", metavar="URI"),
     ],
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     gpus: Gpus = 0,
+    tracking_uri: Annotated[
+        str,
+        typer.Option(help="MLflow server; default: what the cluster names.", metavar="URI"),
+    ] = "",
 ) -> None:
     """Start the graph on a Kubeflow cluster and print the run's id."""
     resolve(recipe, settings)
     from pipelines.cluster import submit as start
 
-    print(start(host, image, data, recipe, settings or [], gpus=gpus))
+    with contextlib.redirect_stdout(sys.stderr):  # kfp's client prints links
+        run_id = start(
+            host, image, data, recipe, settings or [], gpus=gpus, tracking_uri=tracking_uri
+        )
+    print(run_id)

@@ -18,6 +18,7 @@ FAMILIES: Mapping[str, type[ModelConfig]] = {
     config.family: config for config in (BertConfig, SbertConfig)
 }
 
+
 def save(model: Model, checkpoint: Path) -> None:
     """Write ``model`` as a new checkpoint directory, whole or not at all.
 

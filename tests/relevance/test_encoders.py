@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerBase
 
-from relevance.data import wordpiece
 from relevance import encoders
+from relevance.data import wordpiece
 from relevance.encoders import encoder_path
 from relevance.models.extension import extend_bias, extend_embeddings
 
