@@ -45,28 +45,28 @@ def shop() -> Recipe:
     return Recipe(
         vocabulary=VocabularyConfig(base_size=4_000, new_words=2_000),
         pretrain=PretrainConfig(
-            shape=ShapeConfig(layers=4, hidden=192, heads=6),
-            optim=OptimConfig(steps=150, batch_size=64, lr=1e-3),
+            shape=ShapeConfig(layers=4, hidden=128, heads=4),
+            optim=OptimConfig(steps=300, batch_size=64, lr=1e-3, save_every=200),
         ),
         teacher=FinetuneConfig(
             dropout=0.0,
+            # a dual encoder of so few steps has nothing to tell
+            guide_weight=0.0,
             weak=WeakPairsConfig(pairs=6_000),
-            judged_copies=1,
-            stage_a=OptimConfig(steps=250, batch_size=64, lr=5e-4),
-            stage_b=OptimConfig(steps=250, batch_size=64, lr=5e-4, eval_every=125),
+            stage_a=OptimConfig(steps=150, batch_size=64, lr=1e-3, save_every=200),
+            stage_b=OptimConfig(steps=600, batch_size=64, lr=1e-3, eval_every=200, save_every=200),
         ),
         dual=FinetuneConfig(
             family="sbert",
             dropout=0.0,
-            weak=WeakPairsConfig(pairs=4_000),
-            stage_a=OptimConfig(steps=80, batch_size=64, lr=5e-4),
-            stage_b=OptimConfig(steps=120, batch_size=64, lr=5e-4),
+            stage_a=OptimConfig(steps=0),
+            stage_b=OptimConfig(steps=150, batch_size=64, lr=1e-3, save_every=200),
         ),
         distill=DistillConfig(
             weak=WeakPairsConfig(pairs=3_000),
-            relations=OptimConfig(steps=60, batch_size=64, lr=1e-3),
-            logits=OptimConfig(steps=250, batch_size=64, lr=1e-3),
-            gold=OptimConfig(steps=250, batch_size=64, lr=5e-4, eval_every=125),
+            relations=OptimConfig(steps=50, batch_size=64, lr=1e-3, save_every=200),
+            logits=OptimConfig(steps=250, batch_size=64, lr=1e-3, save_every=200),
+            gold=OptimConfig(steps=350, batch_size=64, lr=1e-3, eval_every=175, save_every=200),
         ),
     )
 

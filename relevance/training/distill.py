@@ -315,7 +315,9 @@ def _learn_gold(
 ) -> dict[str, float]:
     gold = judged_examples(data, "train")
     dev = judged_examples(data, "dev")
-    scores = score_pairs(teacher, list(gold["query"]), list(gold["title"]))
+    scores = score_pairs(
+        teacher, list(gold["query"]), list(gold["title"]), precision=native_precision()
+    )
     examples = list(zip(to_pairs(gold), scores.tolist(), strict=True))
 
     def collate(chunk: Sequence[tuple[Pair, float]]) -> Batch:

@@ -133,7 +133,7 @@ def dev_auc(model: Model, dev: pd.DataFrame) -> Callable[[], float]:
 
 def guided(pairs: pd.DataFrame, guide: Path | None, weight: float) -> pd.DataFrame:
     """Mix the guide's probabilities into ``label`` by ``weight``; drop what stays unlabelled."""
-    if guide is None:
+    if guide is None or weight == 0:
         return pairs.dropna(subset="label")
     scores = score_pairs(load(guide), list(pairs["query"]), list(pairs["title"]), progress="guide")
     probability = 1 / (1 + np.exp(-scores))
