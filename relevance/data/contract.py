@@ -7,6 +7,7 @@ start a cluster (Spark), and its route to DuckDB through SQLAlchemy is broken.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -221,6 +222,8 @@ def _expect(
         },
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
     }
+    # it says hundreds of lines at INFO, the level that Kubeflow's executor runs at
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     context = gx.get_context(
         mode="ephemeral",
         project_config=DataContextConfig(
