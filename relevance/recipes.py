@@ -59,7 +59,7 @@ def shop() -> Recipe:
             weak=WeakPairsConfig(pairs=6_000),
             stage_a=OptimConfig(steps=150, batch_size=64, lr=1e-3, save_every=200),
             stage_b=OptimConfig(
-                steps=1_400, batch_size=64, lr=1e-3, eval_every=350, save_every=350
+                steps=1_300, batch_size=64, lr=1e-3, eval_every=325, save_every=350
             ),
         ),
         dual=FinetuneConfig(
@@ -70,9 +70,10 @@ def shop() -> Recipe:
         ),
         distill=DistillConfig(
             weak=WeakPairsConfig(pairs=3_000),
-            relations=OptimConfig(steps=50, batch_size=64, lr=1e-3, save_every=200),
-            logits=OptimConfig(steps=250, batch_size=64, lr=1e-3, save_every=200),
-            gold=OptimConfig(steps=350, batch_size=64, lr=1e-3, eval_every=175, save_every=200),
+            # teacher and student have one shape, and the student's words start as the teacher's
+            relations=OptimConfig(steps=0),
+            logits=OptimConfig(steps=200, batch_size=64, lr=5e-4, save_every=200),
+            gold=OptimConfig(steps=700, batch_size=64, lr=1e-3, eval_every=175, save_every=350),
         ),
     )
 

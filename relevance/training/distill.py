@@ -170,7 +170,7 @@ def _student(config: DistillConfig, teacher: Bert) -> Bert:
     with torch.no_grad():
         words = _word_embeddings(teacher)
         own = _word_embeddings(student)
-        if words.shape[1] > own.shape[1]:
+        if words.shape[1] >= own.shape[1]:
             centred = words - words.mean(0)
             _, axes = torch.linalg.eigh(centred.T @ centred)
             projected = centred @ axes.flip(1)[:, : own.shape[1]]
