@@ -9,6 +9,8 @@ from components import _image
 def distill(
     dataset: dsl.Input[dsl.Dataset],
     teacher: dsl.Input[dsl.Model],
+    vocabulary: dsl.Input[dsl.Artifact],
+    terms: dsl.Input[dsl.Model],
     recipe: str,
     overrides: list,
     tracking_uri: str,
@@ -36,6 +38,8 @@ def distill(
                 Path(teacher.path),
                 Path(student.path),
                 seed=config.seed,
+                vocabulary=Path(vocabulary.path),
+                terms=Path(terms.path),
                 state=states,
             )
         )

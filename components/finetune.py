@@ -17,6 +17,7 @@ def finetune(
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     guide: dsl.Input[dsl.Model] = None,
+    terms: dsl.Input[dsl.Model] = None,
 ) -> None:
     """See ``relevance.training.finetune.finetune``; ``model`` is ``teacher`` or ``dual``."""
     from pathlib import Path
@@ -40,6 +41,7 @@ def finetune(
                 Path(checkpoint.path),
                 seed=config.seed,
                 guide=Path(guide.path) if guide else None,
+                terms=Path(terms.path) if terms else None,
                 state=states,
             )
         )

@@ -10,6 +10,7 @@ from components.evaluate import evaluate
 from components.extend_vocabulary import extend_vocabulary
 from components.finetune import finetune
 from components.finish_run import finish_run
+from components.learn_terms import learn_terms
 from components.pretrain import pretrain
 from components.register import register
 from components.validate_data import validate_data
@@ -46,6 +47,7 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
             dataset = light(validate_data(data=data, **shared)).outputs["dataset"]
             words = light(extend_vocabulary(dataset=dataset, **shared))
             vocabulary = words.outputs["vocabulary"]
+            terms = light(learn_terms(dataset=dataset, **shared)).outputs["terms"]
             encoder = heavy(
                 pretrain(dataset=dataset, vocabulary=vocabulary, state=state, **shared)
             ).outputs["encoder"]
@@ -57,6 +59,7 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
                     dataset=dataset,
                     encoder=encoder,
                     guide=dual.outputs["checkpoint"],
+                    terms=terms,
                     model="teacher",
                     state=state,
                     **shared,
@@ -64,7 +67,12 @@ def train_pipeline(*, gpus: int = 0, retries: int = 2) -> dsl.base_component.Bas
             ).set_display_name("finetune-teacher")
             student = heavy(
                 distill(
-                    dataset=dataset, teacher=teacher.outputs["checkpoint"], state=state, **shared
+                    dataset=dataset,
+                    teacher=teacher.outputs["checkpoint"],
+                    vocabulary=vocabulary,
+                    terms=terms,
+                    state=state,
+                    **shared,
                 )
             ).outputs["student"]
             evaluation = _heavy(

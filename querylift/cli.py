@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from querylift import demo
-from querylift.commands import data, judging, pipeline, recipes, training
+from querylift.commands import comparing, data, judging, pipeline, recipes, terms, training
 from relevance.errors import Finding
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -23,12 +23,15 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "market": data.market,
     "validate-data": data.validate_data,
     "extend-vocabulary": data.extend_vocabulary,
+    "learn-terms": terms.learn_terms,
+    "terms": terms.terms,
     "pretrain": training.pretrain,
     "finetune": training.finetune,
     "distill": training.distill,
     "evaluate": judging.evaluate,
     "register": judging.register,
     "score": judging.score,
+    "compare": comparing.compare,
     "recipes": recipes.recipes,
     "demo": demo.demo,
 }

@@ -28,7 +28,9 @@ MAX_CHARS = ContractConfig().max_title_chars
 
 CHUNK = 8_192
 
-Scorer = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
+Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Raw scores and their probabilities. Each [pairs]"""
+Scorer = Callable[[Sequence[str], Sequence[str]], Scores]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def score_file(scorer: Scorer, pairs: Path, out: Path) -> int:
     """Copy ``pairs`` to ``out`` with columns ``score`` and ``probability`` added.
 
     Args:
-        scorer: Queries and titles to raw scores; called once a chunk.
+        scorer: Queries and titles to their scores; called once a chunk.
         pairs: File to read; its ending names its format.
         out: File to make, whole or not at all; same ending.
 
@@ -77,9 +79,8 @@ def score_file(scorer: Scorer, pairs: Path, out: Path) -> int:
     bar = tqdm(unit=" pairs", delay=0.1)
     with new_file(out) as partial, style.writer(partial) as write, bar:
         for chunk in style.chunks(pairs):
-            score = scorer(chunk.queries, chunk.titles)
-            # the logistic function, by tanh as exp overflows
-            write(chunk, score, (1 + np.tanh(score / 2)) / 2)
+            score, probability = scorer(chunk.queries, chunk.titles)
+            write(chunk, score, probability)
             done += len(score)
             bar.update(len(score))
         if not done:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,31 @@ from numpy.typing import NDArray
 from relevance.metrics import FloatArray, IntArray
 
 FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a model's raw scores into probabilities of being relevant."""
+
+    temperature: float = 1.0
+    """Divides scores."""
+    offset: float = 0.0
+    """Added after that: a model of grades gives an item of grade 2 of 3 a score for two thirds,
+    though nobody calls it relevant."""
+
+    def probability(self, scores: FloatArray) -> FloatArray:
+        """Chance of being relevant. Any shape
+
+        >>> Calibration(temperature=2.0, offset=-1.0).probability(np.array([2.0, 40.0])).round(4)
+        array([0.5, 1. ])
+        """
+        return _logistic(scores / self.temperature + self.offset)
+
+    @classmethod
+    def fit(cls, scores: FloatArray, is_relevant: NDArray[np.bool_]) -> Calibration:
+        """By ``platt``; a scorer worse than chance gets the base rate for all. Both [pairs]"""
+        slope, offset = platt(scores, is_relevant)
+        return cls(1 / max(slope, 1e-9), offset)
 
 
 def query_folds(query_ids: Sequence[str], folds: int = FOLDS) -> IntArray:

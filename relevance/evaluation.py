@@ -68,9 +68,9 @@ def evaluate(
     _check_names(checkpoints)
     card = read_card(data)
     judged = judged_pairs(data)
-    pairs = _only_split(judged, config.split, data)
+    pairs = only_split(judged, config.split, data)
     queries, titles = list(pairs["query"]), list(pairs["title"])
-    overlap = _token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
+    overlap = token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
     scores = {
         BM25: bm25_scores(data, queries, titles),
         TOKEN_OVERLAP: overlap.score(queries, titles),
@@ -78,7 +78,7 @@ def evaluate(
     for name, checkpoint in checkpoints.items():
         scores[name] = _checkpoint_scores(checkpoint, queries, titles, name)
     evaluation = evaluate_scores(config, pairs, scores)
-    evaluation = _about(card, data) | evaluation
+    evaluation = about(card, data) | evaluation
     evaluation["notes"].append(f"{overlap.note}.")
     write_evaluation(evaluation, pairs, scores, out)
     return flatten(evaluation)
@@ -104,9 +104,9 @@ def evaluate_scores(
     """
     pairs = pairs.reset_index(drop=True)
     for name, given in scores.items():
-        _check_scores(name, given, pairs)
+        check_scores(name, given, pairs)
     query, query_ids = pd.factorize(pairs["query_id"], sort=True)
-    scored = {name: _scored(config, pairs, query, given) for name, given in scores.items()}
+    scored = {name: scored_pairs(config, pairs, query, given) for name, given in scores.items()}
     slices = list(_slices(pairs))
     estimators: dict[tuple[str, tuple[str, str], str], Estimator] = {}
     for name, model_pairs in scored.items():
@@ -117,7 +117,7 @@ def evaluate_scores(
                 estimators[name, key, _SLICE_METRIC] = METRICS[_SLICE_METRIC].prepare(
                     model_pairs.only(rows)
                 )
-    strata = _strata(pairs, query, len(query_ids))
+    strata = source_strata(pairs, query, len(query_ids))
     draws = bootstrap(estimators, strata, resamples=config.resamples, seed=config.seed)
     challengers = [name for name in scores if name not in LEXICAL]
     baselines = [name for name in LEXICAL if name in scores]
@@ -136,7 +136,7 @@ def evaluate_scores(
         "lexical": baselines,
         "models": {
             name: {
-                metric: _plain(draws[name, _ALL, metric].interval(), len(query_ids))
+                metric: plain_interval(draws[name, _ALL, metric].interval(), len(query_ids))
                 for metric in METRICS
             }
             for name in scores
@@ -144,7 +144,9 @@ def evaluate_scores(
         "differences": {
             name: {
                 baseline: {
-                    metric: _plain(_difference(draws, name, baseline, _ALL, metric), len(query_ids))
+                    metric: plain_interval(
+                        _difference(draws, name, baseline, _ALL, metric), len(query_ids)
+                    )
                     for metric in METRICS
                 }
                 for baseline in baselines
@@ -206,9 +208,9 @@ def paired_difference(
     # two keys also when a is b, whose difference is a plain 0
     for side, name in enumerate((a, b)):
         column = pairs[name].to_numpy(float)
-        _check_scores(name, column, pairs)
-        estimators[side] = prepare(_scored(config, pairs, query, column))
-    strata = _strata(pairs, query, len(query_ids))
+        check_scores(name, column, pairs)
+        estimators[side] = prepare(scored_pairs(config, pairs, query, column))
+    strata = source_strata(pairs, query, len(query_ids))
     draws = bootstrap(estimators, strata, resamples=config.resamples, seed=config.seed)
     difference = _supported((draws[0] - draws[1]).interval(), len(query_ids))
     return difference.value, difference.low, difference.high
@@ -269,7 +271,8 @@ def _check_names(checkpoints: Mapping[str, Path]) -> None:
             raise ValueError(f"checkpoint name {name!r}: taken; choose none of {taken}")
 
 
-def _only_split(judged: pd.DataFrame, split: str, data: Path) -> pd.DataFrame:
+def only_split(judged: pd.DataFrame, split: str, data: Path) -> pd.DataFrame:
+    """Judged pairs of one split; an empty one is refused with those that are not."""
     pairs = judged[judged["split"] == split].reset_index(drop=True)
     if pairs.empty:
         sizes = judged["split"].value_counts()
@@ -280,7 +283,8 @@ def _only_split(judged: pd.DataFrame, split: str, data: Path) -> pd.DataFrame:
     return pairs
 
 
-def _token_overlap(train: pd.DataFrame, relevant_grade: float) -> TokenOverlap:
+def token_overlap(train: pd.DataFrame, relevant_grade: float) -> TokenOverlap:
+    """The token-overlap model, fitted on judged pairs of the train split."""
     is_relevant = (train["grade"] >= relevant_grade).to_numpy()
     return TokenOverlap.fit(list(train["query"]), list(train["title"]), is_relevant)
 
@@ -295,7 +299,8 @@ def _checkpoint_scores(
     return score_pairs(load(checkpoint), queries, titles, progress=f"score {name}")
 
 
-def _about(card: DatasetCard, data: Path) -> dict[str, Any]:
+def about(card: DatasetCard, data: Path) -> dict[str, Any]:
+    """Facts on the dataset that every judgement of models carries."""
     return {
         "dataset": card.name,
         "is_generated": card.is_generated,
@@ -304,7 +309,8 @@ def _about(card: DatasetCard, data: Path) -> dict[str, Any]:
     }
 
 
-def _check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
+def check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
+    """Raise unless the model ``name`` has a finite score for each pair."""
     if len(scores) != len(pairs):
         raise ValueError(f"model {name!r}: {len(scores)} scores for {len(pairs)} pairs")
     wrong = np.flatnonzero(~np.isfinite(scores))
@@ -316,9 +322,17 @@ def _check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
         )
 
 
-def _scored(
+def scored_pairs(
     config: EvaluationConfig, pairs: pd.DataFrame, query: NDArray[np.int64], scores: FloatArray
 ) -> ScoredPairs:
+    """Pairs with scores and, where there are enough queries, cross-fitted probabilities.
+
+    Args:
+        config: What is relevant, and the gains.
+        pairs: Columns query_id and grade.
+        query: Number of each pair's query. [pairs]
+        scores: Raw scores. [pairs]
+    """
     grade = pairs["grade"].to_numpy(float)
     scores = np.asarray(scores, float)
     return ScoredPairs(
@@ -334,7 +348,9 @@ def _scored(
     )
 
 
-def _strata(pairs: pd.DataFrame, query: NDArray[np.int64], n_queries: int) -> NDArray[np.int64]:
+def source_strata(
+    pairs: pd.DataFrame, query: NDArray[np.int64], n_queries: int
+) -> NDArray[np.int64]:
     """Number of each query's source. [queries]"""
     strata = np.zeros(n_queries, np.int64)
     # sources in sorted order, so that the order of the rows does not choose the resamples
@@ -404,11 +420,14 @@ def _slice_results(
     return {
         "metric": _SLICE_METRIC,
         "models": {
-            name: _plain(draws[name, key, _SLICE_METRIC].interval(), n_queries) for name in names
+            name: plain_interval(draws[name, key, _SLICE_METRIC].interval(), n_queries)
+            for name in names
         },
         "differences": {
             name: {
-                baseline: _plain(_difference(draws, name, baseline, key, _SLICE_METRIC), n_queries)
+                baseline: plain_interval(
+                    _difference(draws, name, baseline, key, _SLICE_METRIC), n_queries
+                )
                 for baseline in baselines
             }
             for name in challengers
@@ -474,7 +493,8 @@ def _supported(interval: Interval, n_queries: int) -> Interval:
     return Interval(interval.value, math.nan, math.nan, interval.skipped)
 
 
-def _plain(interval: Interval, n_queries: int) -> dict[str, float | int | None]:
+def plain_interval(interval: Interval, n_queries: int) -> dict[str, float | int | None]:
+    """Value, low, high and skipped as JSON has them; too few queries leave no interval."""
     interval = _supported(interval, n_queries)
     return {
         "value": _number(interval.value),

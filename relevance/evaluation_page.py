@@ -40,9 +40,8 @@ def page(evaluation: Mapping[str, Any]) -> str:
     """HTML of what ``relevance.evaluation.evaluate_scores`` returns."""
     title = f"Evaluation: {evaluation.get('dataset', 'scores')}, {evaluation['split']} split"
     parts = [
-        f"<h1>{escape(title)}</h1>",
-        _facts(evaluation),
-        _banner(evaluation),
+        facts(evaluation),
+        banner(evaluation),
         "<h2>Metrics</h2>",
         "<p class=soft>Value and 95 % interval.</p>",
         _metrics(evaluation),
@@ -55,24 +54,36 @@ def page(evaluation: Mapping[str, Any]) -> str:
         "<h2>Slices</h2>",
         _slices(evaluation),
         "<h2>Definitions</h2>",
-        _definitions(evaluation),
+        definitions(evaluation),
         "<h2>Notes</h2>",
         "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in evaluation["notes"]) + "</ul>",
     ]
+    return document(title, parts)
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A whole page in the style of all of ours; empty parts are left out."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
+        + "\n".join([f"<h1>{escape(title)}</h1>", *(part for part in parts if part)])
         + "\n</body></html>\n"
     )
 
 
-def _facts(evaluation: Mapping[str, Any]) -> str:
-    facts = [
+def facts(evaluation: Mapping[str, Any]) -> str:
+    """How many pairs were judged, and facts on their dataset."""
+    counts = [
         f"{evaluation['pairs']:,} pairs of {evaluation['queries']:,} queries",
         f"{evaluation['relevant']:,} relevant (grade {evaluation['relevant_grade']:g} or better)",
     ]
+    return _facts_line(evaluation, counts)
+
+
+def _facts_line(evaluation: Mapping[str, Any], facts: Iterable[str]) -> str:
+    """Facts, then those on the dataset."""
+    facts = [*facts]
     if "licence" in evaluation:
         facts.append(f"licence: {evaluation['licence']}")
     if "data_hash" in evaluation:
@@ -80,7 +91,8 @@ def _facts(evaluation: Mapping[str, Any]) -> str:
     return f"<p class=facts>{escape(' · '.join(facts))}</p>"
 
 
-def _banner(evaluation: Mapping[str, Any]) -> str:
+def banner(evaluation: Mapping[str, Any]) -> str:
+    """What a reader of numbers on generated data has to know; empty for other data."""
     if not evaluation.get("is_generated"):
         return ""
     return (
@@ -93,11 +105,11 @@ def _banner(evaluation: Mapping[str, Any]) -> str:
 def _metrics(evaluation: Mapping[str, Any]) -> str:
     names = list(evaluation["definitions"])
     rows = [
-        [escape(model), *(_value(metrics[name]) for name in names)]
+        [escape(model), *(value_cell(metrics[name]) for name in names)]
         for model, metrics in evaluation["models"].items()
     ]
     lower = {name for name in names if not evaluation["is_higher_better"][name]}
-    return _table(["model", *(name + (" ↓" if name in lower else "") for name in names)], rows)
+    return html_table(["model", *(name + (" ↓" if name in lower else "") for name in names)], rows)
 
 
 def _random(evaluation: Mapping[str, Any]) -> str:
@@ -113,27 +125,30 @@ def _differences(evaluation: Mapping[str, Any]) -> str:
     rows = [
         [
             escape(f"{model} − {baseline}"),
-            *(_difference(metrics[name], evaluation["is_higher_better"][name]) for name in names),
+            *(
+                difference_cell(metrics[name], evaluation["is_higher_better"][name])
+                for name in names
+            ),
         ]
         for model, baselines in evaluation["differences"].items()
         for baseline, metrics in baselines.items()
     ]
     if not rows:
         return "<p>Only the baselines were judged.</p>"
-    return "<p class=soft>Paired, 95 % interval; coloured where it excludes 0.</p>" + _table(
+    return "<p class=soft>Paired, 95 % interval; coloured where it excludes 0.</p>" + html_table(
         ["difference", *names], rows
     )
 
 
 def _plots(evaluation: Mapping[str, Any]) -> str:
     figures = (
-        f"<figure><figcaption>{escape(name)}</figcaption>{_forest(evaluation, name)}</figure>"
+        f"<figure><figcaption>{escape(name)}</figcaption>{forest(evaluation, name)}</figure>"
         for name in evaluation["definitions"]
     )
     return f"<div class=plots>{''.join(figures)}</div>"
 
 
-def _forest(evaluation: Mapping[str, Any], metric: str) -> str:
+def forest(evaluation: Mapping[str, Any], metric: str) -> str:
     """Plain SVG: a row per model, dot and interval on one axis."""
     results = {model: metrics[metric] for model, metrics in evaluation["models"].items()}
     random = evaluation["random"].get(metric)
@@ -197,7 +212,7 @@ def _slices(evaluation: Mapping[str, Any]) -> str:
         if "skipped_because" in part:
             cells = [f"<small>{escape(part['skipped_because'])}</small>"] * len(models)
         else:
-            cells = [_value(part["models"][model]) for model in models]
+            cells = [value_cell(part["models"][model]) for model in models]
         rows.append(
             [
                 f"<small>{escape(part['by'])}</small> {escape(part['name'])}",
@@ -206,12 +221,13 @@ def _slices(evaluation: Mapping[str, Any]) -> str:
             ]
         )
     metric = next((part["metric"] for part in evaluation["slices"]), "")
-    return f"<p class=soft>{escape(metric)} with its 95 % interval.</p>" + _table(
+    return f"<p class=soft>{escape(metric)} with its 95 % interval.</p>" + html_table(
         ["slice", "pairs", "queries", "relevant", *models], rows
     )
 
 
-def _definitions(evaluation: Mapping[str, Any]) -> str:
+def definitions(evaluation: Mapping[str, Any]) -> str:
+    """Table of what each metric is."""
     rows = (
         f"<tr><td>{escape(name)}</td><td class=text>{escape(text)}</td></tr>"
         for name, text in evaluation["definitions"].items()
@@ -219,7 +235,8 @@ def _definitions(evaluation: Mapping[str, Any]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _value(result: Mapping[str, Any]) -> str:
+def value_cell(result: Mapping[str, Any]) -> str:
+    """Cell of a value, above its interval."""
     if result["value"] is None:
         return "–"
     if result["low"] is None:
@@ -227,7 +244,7 @@ def _value(result: Mapping[str, Any]) -> str:
     return f"{result['value']:.3f}<small>{result['low']:.3f} – {result['high']:.3f}</small>"
 
 
-def _difference(result: Mapping[str, Any], is_higher_better: bool) -> str | tuple[str, str]:
+def difference_cell(result: Mapping[str, Any], is_higher_better: bool) -> str | tuple[str, str]:
     """Cell of a difference, with its class where the interval excludes 0."""
     if result["value"] is None:
         return "–"
@@ -240,7 +257,7 @@ def _difference(result: Mapping[str, Any], is_higher_better: bool) -> str | tupl
     return text, "good" if is_better else "bad"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str | tuple[str, str]]]) -> str:
+def html_table(header: Iterable[str], rows: Iterable[Iterable[str | tuple[str, str]]]) -> str:
     """Table of cells that are HTML, or HTML and its class."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)

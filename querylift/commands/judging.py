@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,7 @@ from querylift.commands.options import (
 from querylift.commands.tables import evaluation_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from querylift.pair_files import Scores
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="Checkpoint directory, as `finetune` and `distill` make it.")
@@ -47,6 +47,13 @@ def evaluate(
             help="New directory for the HTML page, the scores and the JSON.", metavar="DIR"
         ),
     ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Also change the pairs (typos, stuffed titles, other units) and score them.",
+        ),
+    ] = False,
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -54,18 +61,31 @@ def evaluate(
     """Judge checkpoints beside lexical baselines."""
     chosen = resolve(recipe, settings).evaluation
     from relevance.evaluation import evaluate as step
+    from relevance.robustness import evaluate_robustness, format_table
 
     named = _named(checkpoints)
     check_dataset(data)
     with tempfile.TemporaryDirectory() as scratch:
         target = out or Path(scratch) / "evaluation"
+
+        def judge() -> dict[str, float]:
+            metrics = step(chosen, data, named, target)
+            if robustness:
+                metrics |= evaluate_robustness(chosen, data, named, target)
+            return metrics
+
         if as_json:
-            report(lambda: step(chosen, data, named, target), as_json=True)
+            report(judge, as_json=True)
         else:
-            step(chosen, data, named, target)
+            judge()
             print(evaluation_text(target))
+            if robustness:
+                result = json.loads((target / "robustness.json").read_text(encoding="utf-8"))
+                print(f"\n{format_table(result)}")
     if out and not as_json:
         print(f"\npage: {out / 'index.html'}")
+        if robustness:
+            print(f"page: {out / 'robustness.html'}")
 
 
 def _named(checkpoints: Sequence[str]) -> dict[str, Path]:
@@ -141,10 +161,11 @@ def score(
 
         return load(checkpoint)
 
-    def scores(queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
+    def scores(queries: Sequence[str], titles: Sequence[str]) -> Scores:
         from relevance.inference import score_pairs
 
-        return score_pairs(model(), queries, titles, precision=precision)
+        raw = score_pairs(model(), queries, titles, precision=precision)
+        return raw, model().calibration.probability(raw)
 
     rows = score_file(scores, pairs, out)
     print(f"{rows:,} pairs scored into {out}")

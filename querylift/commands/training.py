@@ -20,12 +20,18 @@ from querylift.commands.options import (
     resolve,
 )
 
+Vocabulary = Annotated[
+    Path, typer.Option(help="Tokenizer, as `extend-vocabulary` made it.", metavar="DIR")
+]
+Terms = Annotated[
+    Path | None,
+    typer.Option(help="Term classes, as `learn-terms` made them; for `has_terms`.", metavar="DIR"),
+]
+
 
 def pretrain(
     data: Data,
-    vocabulary: Annotated[
-        Path, typer.Option(help="Tokenizer, as `extend-vocabulary` made it.", metavar="DIR")
-    ],
+    vocabulary: Vocabulary,
     out: OutDir,
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
@@ -60,6 +66,7 @@ def finetune(
         Path | None,
         typer.Option(help="Checkpoint whose judgement also labels the weak pairs.", metavar="DIR"),
     ] = None,
+    terms: Terms = None,
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     state: State = None,
@@ -76,7 +83,14 @@ def finetune(
     check_dataset(data)
     report(
         lambda: step(
-            configs[model], data, encoder, out, seed=chosen.seed, guide=guide, state=state
+            configs[model],
+            data,
+            encoder,
+            out,
+            seed=chosen.seed,
+            guide=guide,
+            terms=terms,
+            state=state,
         ),
         as_json=as_json,
     )
@@ -87,7 +101,9 @@ def distill(
     teacher: Annotated[
         Path, typer.Option(help="Checkpoint to learn from, as `finetune` made it.", metavar="DIR")
     ],
+    vocabulary: Vocabulary,
     out: OutDir,
+    terms: Terms = None,
     recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     state: State = None,
@@ -99,6 +115,15 @@ def distill(
 
     check_dataset(data)
     report(
-        lambda: step(chosen.distill, data, teacher, out, seed=chosen.seed, state=state),
+        lambda: step(
+            chosen.distill,
+            data,
+            teacher,
+            out,
+            seed=chosen.seed,
+            vocabulary=vocabulary,
+            terms=terms,
+            state=state,
+        ),
         as_json=as_json,
     )

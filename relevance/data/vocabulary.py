@@ -30,6 +30,10 @@ _MEASURED = 20_000
 """Held-out titles, and pairs, that Table 3 is measured on at most."""
 _CHUNK = 1_000
 
+_WORDS = pa.schema(
+    [("word", pa.string()), ("count", pa.int64()), ("pieces", pa.list_(pa.string()))]
+)
+
 _ROWS = ("each word", "each title", "each pairs")
 _COLUMNS = ("original word", "original WPE", "extended vocab.")
 
@@ -39,7 +43,7 @@ def extend_vocabulary(config: VocabularyConfig, data: Path, out: Path) -> dict[s
 
     Args:
         config: The encoder whose tokenizer is extended, or the size of one to learn; how many
-            words are added.
+            words are added. Without any, a tokenizer that is not BERT's is copied as it is.
         data: Dataset directory.
         out: Directory to make: the extended tokenizer, ``base/`` before extension,
             ``words.parquet`` (word, count, pieces), ``table.json`` (see ``format_table``) and
@@ -57,11 +61,13 @@ def extend_vocabulary(config: VocabularyConfig, data: Path, out: Path) -> dict[s
     refuse_existing(out)
     with open_texts(data) as texts:
         if config.encoder:
-            base = wordpiece.of_encoder(config.encoder)
+            base = wordpiece.of_encoder(config.encoder, is_extended=config.new_words > 0)
         else:
             base = wordpiece.learn(lambda: texts.sample(_LEARN_TEXTS), config.base_size)
-        words = _new_words(config, base, texts)
-        extended = wordpiece.extend(base, words.column("word").to_pylist())
+        words = _new_words(config, base, texts) if config.new_words else _WORDS.empty_table()
+        extended = base
+        if wordpiece.is_bert(base):
+            extended = wordpiece.extend(base, words.column("word").to_pylist())
         table = _measure(texts, base, extended, data)
     with new_dir(out) as partial:
         wordpiece.save(extended, partial)
@@ -94,7 +100,7 @@ def format_table(table: Path | Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: Texts) -> pa.Table:
-    """The most frequent words that ``base`` splits: columns word, count, pieces."""
+    """The most frequent words that ``base`` splits, as ``_WORDS`` has them."""
     counts = count_words(
         texts.to_learn(),
         min_count=config.min_count,
@@ -109,13 +115,8 @@ def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: T
             break
         found |= wordpiece.split_words(base, ranked[start : start + _CHUNK])
     words = list(found)[: config.new_words]
-    return pa.table(
-        {
-            "word": pa.array(words, pa.string()),
-            "count": pa.array([folded[word] for word in words], pa.int64()),
-            "pieces": pa.array([found[word] for word in words], pa.list_(pa.string())),
-        }
-    )
+    columns = [words, [folded[word] for word in words], [found[word] for word in words]]
+    return pa.table(dict(zip(_WORDS.names, columns, strict=True)), schema=_WORDS)
 
 
 def _measure(

@@ -20,7 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenizers import (
     AddedToken,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _MARK = "\n"
 _IN_WORD = f"[^ {PUNCTUATION}]"
 _EDGE = f"(?<={_IN_WORD})(?!{_IN_WORD})|(?<!{_IN_WORD})(?={_IN_WORD})"
+
+_BERT = ["WordPiece", "BertNormalizer", "BertPreTokenizer", "clean_text"]
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -101,11 +103,16 @@ def learn(texts: Callable[[], Iterable[str]], size: int) -> PreTrainedTokenizerB
     return _fast(backend, SPECIAL, 512)
 
 
-def of_encoder(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the encoder ``name``.
+def of_encoder(name: str, *, is_extended: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of the encoder ``name``: BERT's, ready to extend, or another as it is.
+
+    Args:
+        name: As ``relevance.encoders.encoder_path`` takes it.
+        is_extended: Whether words are to be added, which takes BERT's.
 
     Raises:
-        ValueError: There is none, it cannot be read, or it is not BERT's WordPiece.
+        ValueError: There is none, it cannot be read, it is not BERT's and to be extended, or it
+            has no token to begin, end or fill a text with.
     """
     from transformers import AutoTokenizer
 
@@ -120,13 +127,25 @@ def of_encoder(name: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers raises no narrower type for a file it cannot read
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f"encoder {name!r}: its tokenizer cannot be read: {reason[0]}; want BERT's WordPiece"
+            f"encoder {name!r}: its tokenizer cannot be read: {reason[0]}; want a fast tokenizer"
         ) from error
-    _require_bert(name, json.loads(backend.to_str()))
     backend.no_padding()
     backend.no_truncation()
+    if not is_bert(tokenizer):
+        if is_extended:
+            raise ValueError(
+                f"encoder {name!r}: its tokenizer is {', '.join(map(str, _kind(tokenizer)))}; "
+                f"want BERT's, that is {', '.join(_BERT)}, to add words to; "
+                "set vocabulary.new_words=0 to take it as it is"
+            )
+        return _as_it_is(name, tokenizer)
     special = {key: str(token) for key, token in tokenizer.special_tokens_map.items()}
     return _fast(backend, special, tokenizer.model_max_length)
+
+
+def is_bert(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether ``tokenizer`` is BERT's WordPiece, which alone can be extended."""
+    return _kind(tokenizer) == _BERT
 
 
 def fold(base: PreTrainedTokenizerBase, counts: Iterable[tuple[str, int]]) -> Counter[str]:
@@ -192,8 +211,10 @@ def save(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write ``tokenizer`` so that ``AutoTokenizer`` of any release reads it back."""
     tokenizer.save_pretrained(directory)
     path = directory / "tokenizer_config.json"
-    # transformers 5 writes a class that 4 does not know, and both read this one
-    config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config = json.loads(path.read_text())
+    if config["tokenizer_class"] == "TokenizersBackend":
+        # what transformers 5 writes and 4 does not know; both read this one
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -220,20 +241,27 @@ def _fast(
     return tokenizer
 
 
-def _require_bert(name: str, state: Mapping[str, Any]) -> None:
+def _as_it_is(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    for token in ("cls_token", "sep_token", "pad_token"):
+        if getattr(tokenizer, token) is None:
+            raise ValueError(f"encoder {name!r}: its tokenizer has no {token}, want one as BERT's")
+    # neither cut nor fill what is counted
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def _kind(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
+    """What the tokenizer is made of, as far as an extension relies on it."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
     normalizer = state["normalizer"] or {}
     if normalizer.get("type") == "Sequence":
         first, *rest = normalizer["normalizers"]
         if rest == [{"type": "Replace", "pattern": {"Regex": _EDGE}, "content": _MARK}]:
             normalizer = first  # one of ours
-    found = [
+    return [
         state["model"]["type"],
         normalizer.get("type"),
         (state["pre_tokenizer"] or {}).get("type"),
+        "clean_text" if normalizer.get("clean_text") else "no clean_text",
     ]
-    wanted = ["WordPiece", "BertNormalizer", "BertPreTokenizer"]
-    if found != wanted or not normalizer["clean_text"]:
-        raise ValueError(
-            f"encoder {name!r}: its tokenizer is {', '.join(map(str, found))}; "
-            f"want BERT's, that is {', '.join(wanted)}, with clean_text"
-        )

@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from relevance.calibration import Calibration
+from relevance.configs import LossConfig
 from relevance.data.pairs import Pair
 
 Batch = Mapping[str, torch.Tensor]
@@ -24,16 +26,33 @@ class Model(nn.Module, ABC):
     """Any family."""
 
     family: ClassVar[str]
+    config: Any
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    calibration: Calibration = Calibration()
+    """Fitted on dev queries at the end of training."""
 
     @abstractmethod
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """Tokenize ``pairs`` into one batch, padded to its longest row only."""
 
     @abstractmethod
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean loss over the batch against its labels. []"""
+    def loss(self, batch: Batch, progress: float = 0.0) -> torch.Tensor:
+        """Mean loss over the batch against its labels. []
+
+        ``progress`` is the share of the stage's steps that are done, for schedules.
+        """
+
+    def learn_by(self, loss: LossConfig) -> None:
+        """Choose the training loss.
+
+        Raises:
+            ValueError: This family cannot; most know plain cross-entropy alone.
+        """
+        if loss != LossConfig():
+            raise ValueError(
+                f"family {self.family!r} has no heat, regulariser or word drop; ei_src has"
+            )
 
     @abstractmethod
     def score(self, batch: Batch) -> torch.Tensor:

@@ -37,11 +37,16 @@ class BertConfig:
     max_query_tokens: int = 16
     max_title_tokens: int = 36
 
-    def start(self, encoder: Path | str) -> Bert:
+    def start(self, encoder: Path | str, terms: Path | None = None) -> Bert:
         """An untrained cross-encoder on top of a pretrained ``encoder``."""
         return self.read(encoder, num_labels=1)
 
-    def build(self, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Bert:
+    def build(
+        self,
+        shape: PretrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        terms: Path | None = None,
+    ) -> Bert:
         """A cross-encoder of random weights."""
         shape.num_labels = 1
         network = AutoModelForSequenceClassification.from_config(  # type: ignore[no-untyped-call]
@@ -102,10 +107,10 @@ class Bert(Model):
         logits: torch.Tensor = self.network(**inputs).logits  # [pairs, 1]
         return logits[:, 0].float()
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, progress: float = 0.0) -> torch.Tensor:
         """Binary cross-entropy on soft labels. []"""
         return functional.binary_cross_entropy_with_logits(self.score(batch), batch["labels"])
 
     def write(self, checkpoint: Path) -> None:
         """See ``relevance.models.base.Model.write``."""
-        write_network(self.network, self.tokenizer, self.config, checkpoint)
+        write_network(self, checkpoint)

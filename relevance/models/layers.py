@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertSelfAttention
 
 from relevance.configs import ShapeConfig
+from relevance.models.base import Model
 
 
 def attention() -> str:
@@ -90,16 +90,15 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
-def write_network(
-    network: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    config: Any,
-    checkpoint: Path,
-) -> None:
+def write_network(model: Model, checkpoint: Path) -> None:
     """Write a Hugging Face directory whose ``config.json`` also names our family."""
-    network.save_pretrained(checkpoint)
-    tokenizer.save_pretrained(checkpoint)
+    model.network.save_pretrained(checkpoint)
+    model.tokenizer.save_pretrained(checkpoint)
     path = checkpoint / "config.json"
     fields = json.loads(path.read_text())
-    fields["querylift"] = {"family": config.family, **asdict(config)}
+    fields["querylift"] = {
+        "family": model.family,
+        "calibration": asdict(model.calibration),
+        **asdict(model.config),
+    }
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")

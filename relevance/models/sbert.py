@@ -40,7 +40,7 @@ class SbertConfig:
     max_query_tokens: int = 16
     max_title_tokens: int = 36
 
-    def start(self, encoder: Path | str) -> Sbert:
+    def start(self, encoder: Path | str, terms: Path | None = None) -> Sbert:
         """An untrained dual encoder on top of a pretrained ``encoder``."""
         network = AutoModel.from_pretrained(
             str(encoder),
@@ -50,7 +50,12 @@ class SbertConfig:
         )
         return Sbert(self, network, AutoTokenizer.from_pretrained(str(encoder)))
 
-    def build(self, shape: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Sbert:
+    def build(
+        self,
+        shape: PretrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        terms: Path | None = None,
+    ) -> Sbert:
         """A dual encoder of random weights."""
         network = AutoModel.from_config(  # type: ignore[no-untyped-call]
             shape, attn_implementation=attention()
@@ -131,13 +136,13 @@ class Sbert(DualEncoder):
         """Scaled and shifted cosines. [pairs]"""
         return (queries * items).sum(-1) * self.scale + self.offset
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, progress: float = 0.0) -> torch.Tensor:
         """Binary cross-entropy on soft labels. []"""
         return functional.binary_cross_entropy_with_logits(self.score(batch), batch["labels"])
 
     def write(self, checkpoint: Path) -> None:
         """As ``Model.write``, plus ``SentenceTransformer``'s modules: mean pooling, unit length."""
-        write_network(self.network, self.tokenizer, self.config, checkpoint)
+        write_network(self, checkpoint)
         head = {"scale": self.scale.detach(), "offset": self.offset.detach()}
         save_file(head, checkpoint / _HEAD)
         package = "sentence_transformers.models"

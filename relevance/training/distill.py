@@ -2,8 +2,7 @@
 
 Sources: Wang et al., "MiniLMv2", 2021 (relations of queries, keys and values); Hinton et al., 2015
 (logits at a temperature); Hofstätter et al., 2020 (MarginMSE). We differ in the student's
-word embeddings, which start as the teacher's principal components instead of noise: nine
-tenths of a 3x128 model are its vocabulary, and few pairs would have to teach it.
+word embeddings, which start as the teacher's principal components instead of noise.
 """
 
 from __future__ import annotations
@@ -22,18 +21,30 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import AutoTokenizer
 
-from relevance.configs import DistillConfig
+from relevance.configs import DistillConfig, LossConfig
 from relevance.data.pairs import Pair
 from relevance.data.tables import data_hash, has_table
 from relevance.data.weak import weak_pairs
+from relevance.encoders import check_tokenizer
 from relevance.files import new_file, refuse_existing, sha256
 from relevance.inference import score_pairs
-from relevance.models import load, save
+from relevance.manifest import MANIFEST
+from relevance.models import family_config, load, save
 from relevance.models.base import Batch
 from relevance.models.bert import Bert
-from relevance.models.layers import small_bert, start_by_matching
-from relevance.training.finetune import dev_auc, judged_examples, pair_length, to_pairs
+from relevance.models.ei_src import EiSrc
+from relevance.models.layers import set_dropout, small_bert, start_by_matching
+from relevance.models.pruning import prune_words
+from relevance.training.finetune import (
+    calibrate,
+    dev_auc,
+    judged_examples,
+    pair_length,
+    terms_hash,
+    to_pairs,
+)
 from relevance.training.loop import (
     Stage,
     device,
@@ -52,6 +63,8 @@ def distill(
     out: Path,
     *,
     seed: int,
+    vocabulary: Path,
+    terms: Path | None = None,
     state: Path | None = None,
 ) -> dict[str, float]:
     """Train a student of ``config.shape`` to judge as ``teacher`` does.
@@ -62,47 +75,61 @@ def distill(
         teacher: Checkpoint of a BERT cross-encoder.
         out: Checkpoint to make.
         seed: Of weights, pairs and order.
+        vocabulary: Tokenizer of the student; it may know words that the teacher's does not.
+        terms: From ``learn_terms``; wanted where ``has_terms``.
         state: Where training states are kept; beside ``out`` unless given.
 
     Returns:
         The loop's numbers for each stage, and the size of both models.
 
     Raises:
-        ValueError: The teacher is no BERT cross-encoder, or ``relation_heads`` does not divide
-            a width.
+        ValueError: The teacher is no BERT cross-encoder, or relations are wanted where
+            ``relation_heads`` does not divide a width or the vocabularies differ.
     """
     refuse_existing(out)
     master = load(teacher)
     if not isinstance(master, Bert) or master.network.config.model_type != "bert":
         raise ValueError(f"{teacher}: family {master.family!r}, want a bert cross-encoder")
-    for name, width in (
-        ("teacher", master.network.config.hidden_size),
-        ("student", config.shape.hidden),
-    ):
-        if width % config.relation_heads:
-            raise ValueError(
-                f"relation_heads={config.relation_heads}: "
-                f"does not divide the {name}'s width {width}"
-            )
-    master.to(device())
     torch.manual_seed(seed)
-    student = _student(config, master)
+    student = _student(config, master, vocabulary, terms)
+    set_dropout(student, config.dropout)
+    if config.relations.steps:
+        _check_relations(config, master, student)
+    student.learn_by(config.loss)  # refused now rather than after two stages, which are plain
+    student.learn_by(LossConfig())
+    master.to(device())
     work = state_dir(out, state)
-    key = fingerprint(config, seed, data_hash(data), sha256(teacher / "manifest.json"))
+    key = fingerprint(
+        config,
+        seed,
+        data_hash(data),
+        sha256(teacher / MANIFEST),
+        (vocabulary / "tokenizer.json").read_bytes(),
+        terms_hash(terms),
+    )
 
     pairs = weak_pairs(config.weak, data, seed=seed)
-    if has_table(data, "judgments"):
-        judged = judged_examples(data, "train")
-        pairs = pd.concat([pairs, judged[pairs.columns]]).drop_duplicates(["query_id", "item_id"])
+    judged = judged_examples(data, "train") if has_table(data, "judgments") else None
+    if judged is not None:
+        pairs = pd.concat([judged[pairs.columns], pairs]).drop_duplicates(["query_id", "item_id"])
     numbers = {
         "distill/teacher_parameters": float(sum(p.numel() for p in master.parameters())),
         "distill/student_parameters": float(sum(p.numel() for p in student.parameters())),
         "distill/pairs": float(len(pairs)),
     }
     numbers |= _learn_relations(config, student, master, pairs, seed, work, key)
-    numbers |= _learn_logits(config, student, master, pairs, seed, work, key)
-    if config.gold.steps and has_table(data, "judgments"):
-        numbers |= _learn_gold(config, student, master, data, seed, work, key)
+    if config.logits.steps or config.gold.steps:
+        pairs = pairs.assign(score=_teacher_scores(master, pairs, work, key))
+    numbers |= _learn_logits(config, student, pairs, seed, work, key)
+    if judged is not None:
+        dev = judged_examples(data, "dev")
+        student.learn_by(config.loss)
+        # they come first and are no duplicates, so the first scores are theirs
+        if config.gold.steps:
+            gold = judged.assign(score=pairs["score"].to_numpy()[: len(judged)])
+            numbers |= _learn_gold(config, student, gold, dev, seed, work, key)
+        student.to("cpu")
+        calibrate(student, dev)
     student.to("cpu")
     if is_main_process():
         save(student, out)
@@ -163,51 +190,64 @@ class _Duel:
     second_score: float
 
 
-def _student(config: DistillConfig, teacher: Bert) -> Bert:
-    shape = small_bert(config.shape, teacher.tokenizer)
-    student = teacher.config.build(shape, teacher.tokenizer)
+def _student(
+    config: DistillConfig, teacher: Bert, vocabulary: Path, terms: Path | None
+) -> Bert | EiSrc:
+    check_tokenizer(vocabulary)
+    tokenizer = AutoTokenizer.from_pretrained(str(vocabulary))
+    student = family_config(config).build(small_bert(config.shape, tokenizer), tokenizer, terms)
+    assert isinstance(student, Bert | EiSrc)
     start_by_matching(student)
-    with torch.no_grad():
-        words = _word_embeddings(teacher)
-        own = _word_embeddings(student)
-        if words.shape[1] >= own.shape[1]:
-            centred = words - words.mean(0)
-            _, axes = torch.linalg.eigh(centred.T @ centred)
-            projected = centred @ axes.flip(1)[:, : own.shape[1]]
-            own.copy_(projected * (own.std() / projected.std()))
-            own[teacher.tokenizer.pad_token_id].zero_()
+    words, own = _word_embeddings(teacher), _word_embeddings(student)
+    if words.shape[1] >= own.shape[1]:
+        prune_words(own, tokenizer, words, teacher.tokenizer)
     return student
 
 
-def _word_embeddings(model: Bert) -> torch.Tensor:
+def _check_relations(config: DistillConfig, teacher: Bert, student: Bert | EiSrc) -> None:
+    for name, model in (("teacher", teacher), ("student", student)):
+        width = model.network.config.hidden_size
+        if width % config.relation_heads:
+            raise ValueError(
+                f"relation_heads={config.relation_heads}: "
+                f"does not divide the {name}'s width {width}"
+            )
+    if teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        raise ValueError(
+            f"relations: the teacher has {len(teacher.tokenizer)} tokens and the student "
+            f"{len(student.tokenizer)}; want one vocabulary, or relations.steps=0"
+        )
+
+
+def _word_embeddings(model: Bert | EiSrc) -> torch.Tensor:
     weight = model.network.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
 @contextmanager
-def _watch(model: Bert) -> Iterator[dict[str, torch.Tensor]]:
+def _watch(model: Bert | EiSrc) -> Iterator[dict[str, torch.Tensor]]:
     """Collect the last layer's query, key and value states while the block runs."""
     states: dict[str, torch.Tensor] = {}
     layers: Any = model.network.base_model.encoder
     attention = layers.layer[-1].attention.self
-    handles = []
-    for name in ("query", "key", "value"):
 
-        def keep(_m: nn.Module, _i: object, output: torch.Tensor, name: str = name) -> None:
-            states[name] = output
+    # of the whole sequence, also where the last layer itself asks for [CLS] alone
+    def keep(_m: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        states["query"] = attention.query(inputs[0])
+        states["key"] = output
+        states["value"] = attention.value(inputs[0])
 
-        handles.append(getattr(attention, name).register_forward_hook(keep))
+    handle = attention.key.register_forward_hook(keep)
     try:
         yield states
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def _learn_relations(
     config: DistillConfig,
-    student: Bert,
+    student: Bert | EiSrc,
     teacher: Bert,
     pairs: pd.DataFrame,
     seed: int,
@@ -217,7 +257,7 @@ def _learn_relations(
     if not config.relations.steps:
         return {}
 
-    def loss(batch: Batch) -> torch.Tensor:
+    def loss(batch: Batch, progress: float) -> torch.Tensor:
         with torch.no_grad(), _watch(teacher) as wanted:
             teacher.score(batch)
         with _watch(student) as given:
@@ -246,8 +286,7 @@ def _learn_relations(
 
 def _learn_logits(
     config: DistillConfig,
-    student: Bert,
-    teacher: Bert,
+    student: Bert | EiSrc,
     pairs: pd.DataFrame,
     seed: int,
     work: Path,
@@ -255,14 +294,14 @@ def _learn_logits(
 ) -> dict[str, float]:
     if not config.logits.steps:
         return {}
-    duels = _duels(pairs.assign(score=_teacher_scores(teacher, pairs, work, key)), seed)
+    duels = _duels(pairs, seed)
 
     def collate(examples: Sequence[_Duel]) -> Batch:
         both = [pair for duel in examples for pair in (duel.first, duel.second)]
         scores = [score for duel in examples for score in (duel.first_score, duel.second_score)]
         return {**student.collate(both), "teacher": torch.tensor(scores)}
 
-    def loss(batch: Batch) -> torch.Tensor:
+    def loss(batch: Batch, progress: float) -> torch.Tensor:
         inputs = {name: tensor for name, tensor in batch.items() if name != "teacher"}
         scores = student.score(inputs)
         matched = logit_loss(batch["teacher"], scores, config.temperature)
@@ -306,38 +345,23 @@ def _duels(pairs: pd.DataFrame, seed: int) -> list[_Duel]:
 
 def _learn_gold(
     config: DistillConfig,
-    student: Bert,
-    teacher: Bert,
-    data: Path,
+    student: Bert | EiSrc,
+    gold: pd.DataFrame,
+    dev: pd.DataFrame,
     seed: int,
     work: Path,
     key: str,
 ) -> dict[str, float]:
-    gold = judged_examples(data, "train")
-    dev = judged_examples(data, "dev")
-    scores = score_pairs(
-        teacher, list(gold["query"]), list(gold["title"]), precision=native_precision()
-    )
-    examples = list(zip(to_pairs(gold), scores.tolist(), strict=True))
-
-    def collate(chunk: Sequence[tuple[Pair, float]]) -> Batch:
-        inputs = student.collate([pair for pair, _ in chunk])
-        return {**inputs, "teacher": torch.tensor([score for _, score in chunk])}
-
-    def loss(batch: Batch) -> torch.Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "teacher"}
-        scores = student.score(inputs)
-        own = functional.binary_cross_entropy_with_logits(scores, batch["labels"])
-        taught = logit_loss(batch["teacher"], scores, config.temperature)
-        return own + config.teacher_weight * taught
-
+    # cross-entropy is linear in the label, so one mixed label is both terms at once
+    share = config.teacher_weight / (1 + config.teacher_weight)
+    mixed = (1 - share) * gold["label"] + share / (1 + np.exp(-gold["score"]))
     stage = Stage(
         "distill-gold",
         student,
-        examples,
-        lambda example: pair_length(example[0]),
-        collate,
-        loss,
+        to_pairs(gold.assign(label=mixed)),
+        pair_length,
+        student.collate,
+        student.loss,
         dev_auc(student, dev) if len(dev) else None,
     )
     return train(stage, config.gold, seed=seed, state=work, key=key)

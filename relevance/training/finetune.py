@@ -15,19 +15,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from relevance.configs import FinetuneConfig
+from relevance.calibration import Calibration
+from relevance.configs import FinetuneConfig, LossConfig
 from relevance.data.pairs import Pair, judged_pairs, query_key
 from relevance.data.tables import MAX_GRADE, data_hash, has_table
 from relevance.data.weak import weak_pairs
 from relevance.encoders import check_encoder
 from relevance.files import refuse_existing, sha256
 from relevance.inference import score_pairs
-from relevance.manifest import verify
+from relevance.manifest import MANIFEST, verify
 from relevance.metrics import roc_auc
-from relevance.models import FAMILIES, load, save
+from relevance.models import family_config, load, save
 from relevance.models.base import Model
 from relevance.models.layers import set_dropout
-from relevance.training.loop import Stage, fingerprint, is_main_process, state_dir, train
+from relevance.training.loop import (
+    Stage,
+    fingerprint,
+    is_main_process,
+    native_precision,
+    state_dir,
+    train,
+)
 
 _DEV_SHARE = 0.12
 
@@ -40,6 +48,7 @@ def finetune(
     *,
     seed: int,
     guide: Path | None = None,
+    terms: Path | None = None,
     state: Path | None = None,
 ) -> dict[str, float]:
     """Train a cross-encoder or dual encoder from ``encoder`` and write its checkpoint.
@@ -52,6 +61,7 @@ def finetune(
         seed: Of the head, the sampled pairs and the order.
         guide: Checkpoint whose probabilities replace stage A's labels by half, and label
             what has none; without it unlabelled pairs are left out.
+        terms: From ``learn_terms``; wanted where ``has_terms``.
         state: Where training states are kept; beside ``out`` unless given.
 
     Returns:
@@ -62,9 +72,9 @@ def finetune(
     if guide:
         verify(guide)
     torch.manual_seed(seed)
-    model = FAMILIES[config.family](
-        max_query_tokens=config.max_query_tokens, max_title_tokens=config.max_title_tokens
-    ).start(encoder)
+    model = family_config(config).start(encoder, terms)
+    model.learn_by(config.loss)  # refused now rather than after stage A, which is plain
+    model.learn_by(LossConfig())
     set_dropout(model, config.dropout)
     model.network.get_input_embeddings().requires_grad_(config.train_words)
     work = state_dir(out, state)
@@ -74,6 +84,7 @@ def finetune(
         data_hash(data),
         sha256(encoder / "model.safetensors"),
         sha256(guide / "manifest.json") if guide else "",
+        terms_hash(terms),
     )
     numbers: dict[str, float] = {}
     dev = judged_examples(data, "dev") if has_table(data, "judgments") else pd.DataFrame()
@@ -86,9 +97,12 @@ def finetune(
         stage = _stage("a", model, pairs, validate)
         numbers |= train(stage, config.stage_a, seed=seed, state=work, key=key)
     if config.stage_b.steps and has_table(data, "judgments"):
+        model.learn_by(config.loss)
         stage = _stage("b", model, to_pairs(judged_examples(data, "train")), validate)
         numbers |= train(stage, config.stage_b, seed=seed, state=work, key=key)
     model.to("cpu")
+    if len(dev):
+        calibrate(model, dev)
     if is_main_process():
         save(model, out)
         if state is None:
@@ -131,11 +145,30 @@ def dev_auc(model: Model, dev: pd.DataFrame) -> Callable[[], float]:
     return validate
 
 
+def calibrate(model: Model, dev: pd.DataFrame) -> None:
+    """Fit the model's probabilities of full grade, where ``dev`` has both kinds of pairs."""
+    relevant = (dev["grade"] >= MAX_GRADE).to_numpy()
+    if 0 < relevant.sum() < len(relevant):
+        scores = score_pairs(model, list(dev["query"]), list(dev["title"]))
+        model.calibration = Calibration.fit(scores, relevant)
+
+
+def terms_hash(terms: Path | None) -> str:
+    """Of what a terms directory holds; empty without one."""
+    return sha256(terms / MANIFEST) if terms else ""
+
+
 def guided(pairs: pd.DataFrame, guide: Path | None, weight: float) -> pd.DataFrame:
     """Mix the guide's probabilities into ``label`` by ``weight``; drop what stays unlabelled."""
     if guide is None or weight == 0:
         return pairs.dropna(subset="label")
-    scores = score_pairs(load(guide), list(pairs["query"]), list(pairs["title"]), progress="guide")
+    scores = score_pairs(
+        load(guide),
+        list(pairs["query"]),
+        list(pairs["title"]),
+        precision=native_precision(),
+        progress="guide",
+    )
     probability = 1 / (1 + np.exp(-scores))
     known = pairs["label"].fillna(pd.Series(probability, index=pairs.index))
     return pairs.assign(label=(1 - weight) * known + weight * probability)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import resource
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -40,7 +44,8 @@ class Stage(Generic[Example]):
     length: Callable[[Example], int]
     """Rough length of an example, to batch like with like."""
     collate: Callable[[Sequence[Example]], Batch]
-    loss: Callable[[Batch], torch.Tensor]
+    loss: Callable[[Batch, float], torch.Tensor]
+    """Of a batch, and of the share of the steps that are done."""
     validate: Callable[[], float] | None = None
     """Higher is better; the best weights seen are kept."""
 
@@ -54,6 +59,8 @@ class Progress:
     best_step: int = 0
     worse: int = 0
     loss: float = float("nan")
+    seconds: float = 0.0
+    """Spent in steps, over all runs, without validations and states."""
 
 
 def train(
@@ -72,17 +79,14 @@ def train(
         Loss of the last step, steps taken, and the best validation if there was any.
 
     Raises:
-        ValueError: No examples, a batch that does not divide, or a loss that is not finite.
+        ValueError: No examples, a batch that does not divide, or a loss or gradient that is not
+            finite; the message names step, examples and the state that is kept.
     """
     if config.steps == 0:
         return {}
     if not stage.examples:
         raise ValueError(f"{stage.name}: no examples to train on")
-    accelerator = Accelerator(
-        # without this, accelerate takes torchrun's processes on CPUs for so many lone runs
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=_precision(config.precision),
-    )
+    accelerator = _accelerator(config.precision)
     parts = accelerator.num_processes * config.accumulate
     if config.batch_size % parts:
         raise ValueError(
@@ -113,21 +117,30 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = config.lr * schedule(step, config.steps, config.warmup)
         mine = order.batch(step)[rank :: accelerator.num_processes]
+        started = time.perf_counter()
         losses = []
         for part in range(config.accumulate):
             chunk = [stage.examples[i] for i in mine[part :: config.accumulate]]
             batch = {k: v.to(accelerator.device) for k, v in stage.collate(chunk).items()}
-            loss = network(batch) / config.accumulate
+            loss = network(batch, step / config.steps) / config.accumulate
             accelerator.backward(loss)
             losses.append(loss.detach())
-        if config.clip:
-            accelerator.clip_grad_norm_(stage.model.parameters(), config.clip)
+        norm = accelerator.clip_grad_norm_(stage.model.parameters(), config.clip or math.inf)
+        total = float(torch.stack(losses).sum())
+        if not (math.isfinite(total) and math.isfinite(float(norm))):
+            # before the optimizer moves, so the weights are still those of the step before
+            if accelerator.is_main_process:
+                _store(file, stage.model, optimizer, progress)
+            raise ValueError(
+                f"{stage.name}: loss is {total}, gradient norm {float(norm)} at step {step}, on "
+                f"examples {', '.join(map(str, mine[:8]))}, ...; {file} keeps the weights before "
+                "it; lower lr, or look at those examples"
+            )
         optimizer.step()
         optimizer.zero_grad()
         progress.step = step + 1
-        progress.loss = float(torch.stack(losses).sum())
-        if not np.isfinite(progress.loss):
-            raise ValueError(f"{stage.name}: loss is {progress.loss} at step {step}; lower lr")
+        progress.loss = total
+        progress.seconds += time.perf_counter() - started
         bar.update()
         bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
         last = progress.step == config.steps
@@ -143,7 +156,14 @@ def train(
     if stage.validate:
         _load(best_file, stage.model)
     stage.model.eval()
-    result = {f"{stage.name}/loss": progress.loss, f"{stage.name}/steps": float(progress.step)}
+    examples = progress.step * config.batch_size
+    result = {
+        f"{stage.name}/loss": progress.loss,
+        f"{stage.name}/steps": float(progress.step),
+        f"{stage.name}/seconds": progress.seconds,
+        f"{stage.name}/examples_per_second": examples / max(progress.seconds, 1e-9),
+        f"{stage.name}/peak_memory_gib": _peak_memory(),
+    }
     if stage.validate:
         result |= {
             f"{stage.name}/valid": progress.best,
@@ -187,13 +207,13 @@ def device() -> torch.device:
 class _Loss(nn.Module):
     """DistributedDataParallel synchronises on ``forward`` only, so the loss is one."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[Batch], torch.Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[Batch, float], torch.Tensor]) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return self.loss(batch)
+    def forward(self, batch: Batch, progress: float) -> torch.Tensor:
+        return self.loss(batch, progress)
 
 
 class _Order:
@@ -243,9 +263,16 @@ def native_precision() -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-def _precision(wanted: str) -> str:
-    chosen = native_precision() if wanted == "auto" else wanted
-    return "no" if chosen == "fp32" else chosen
+def _accelerator(precision: str) -> Accelerator:
+    # accelerate remembers a process's first precision and refuses another, but stages may differ;
+    # only that is forgotten: the processes stay joined, which PartialState remembers
+    AcceleratorState._reset_state()
+    chosen = native_precision() if precision == "auto" else precision
+    return Accelerator(
+        # without this, accelerate takes torchrun's processes on CPUs for so many lone runs
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no" if chosen == "fp32" else chosen,
+    )
 
 
 def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
@@ -254,6 +281,15 @@ def _groups(model: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def _peak_memory() -> float:
+    """Most memory that this process held so far: of the GPU where there is one. [GiB]"""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # kilobytes on Linux, bytes on macOS
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _number(*parts: object) -> int:

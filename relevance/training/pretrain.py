@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForMaskedLM,
     AutoTokenizer,
     BertForMaskedLM,
@@ -30,6 +32,7 @@ from relevance.files import new_dir, refuse_existing
 from relevance.models.base import Batch
 from relevance.models.extension import extend_bias, extend_embeddings
 from relevance.models.layers import pad, small_bert, start_by_matching, token_ids
+from relevance.models.pruning import prune_words
 from relevance.training.loop import Stage, fingerprint, is_main_process, state_dir, train
 
 _IGNORED = -100
@@ -51,30 +54,40 @@ def pretrain(
     Args:
         config: Shape (from scratch only), masking and optimizer.
         data: Dataset directory.
-        vocabulary: From ``extend_vocabulary``; names the encoder to continue, if any.
+        vocabulary: From ``extend_vocabulary``; names the encoder to continue, if any. One that is
+            no BERT is copied, which takes 0 steps and no added words.
         out: Encoder directory to make, in Hugging Face's layout.
         seed: Of weights, order and masks.
         state: Where training states are kept; beside ``out`` unless given.
 
     Returns:
-        Masked-token loss on held-out texts before and after, and the loop's numbers.
+        Masked-token loss on held-out texts before and after, and the loop's numbers; nothing
+        where 0 steps left nothing to measure.
+
+    Raises:
+        FileExistsError: ``out`` is there already.
+        FileNotFoundError: A table, the vocabulary or the encoder is missing.
+        ValueError: One of them is damaged, or the encoder is no BERT and not just to be copied.
     """
     refuse_existing(out)
     name = _encoder_name(vocabulary)
-    tokenizer = AutoTokenizer.from_pretrained(str(vocabulary))
+    words = vocabulary if config.extend else vocabulary / "base"
+    tokenizer = AutoTokenizer.from_pretrained(str(words))
     torch.manual_seed(seed)
     network = _network(config, name, vocabulary, tokenizer)
-    texts = _texts(data, seed)
-    held_out, texts = texts[:_HELD_OUT], texts[_HELD_OUT:] or texts
-    model = _MaskedLanguage(config, network, tokenizer)
-    before = _held_out_loss(model, held_out)
-    stage = Stage("pretrain", model, texts, len, model.collate, model.loss)
     work = state_dir(out, state)
-    key = fingerprint(config, seed, data_hash(data), (vocabulary / "tokenizer.json").read_bytes())
-    numbers = train(stage, config.optim, seed=seed, state=work, key=key)
-    model.to("cpu")
-    numbers["pretrain/masked_loss_before"] = before
-    numbers["pretrain/masked_loss_after"] = _held_out_loss(model, held_out)
+    numbers: dict[str, float] = {}
+    if config.optim.steps:
+        texts = _texts(data, seed)
+        held_out, texts = texts[:_HELD_OUT], texts[_HELD_OUT:] or texts
+        model = _MaskedLanguage(config, network, tokenizer)
+        before = _held_out_loss(model, held_out)
+        stage = Stage("pretrain", model, texts, len, model.collate, model.loss)
+        key = fingerprint(config, seed, data_hash(data), (words / "tokenizer.json").read_bytes())
+        numbers = train(stage, config.optim, seed=seed, state=work, key=key)
+        model.to("cpu")
+        numbers["pretrain/masked_loss_before"] = before
+        numbers["pretrain/masked_loss_after"] = _held_out_loss(model, held_out)
     if is_main_process():
         with new_dir(out) as partial:
             network.base_model.save_pretrained(partial)
@@ -95,26 +108,48 @@ def _encoder_name(vocabulary: Path) -> str:
     if not isinstance(name, str):
         raise ValueError(f"{path}: encoder is {name!r}, want a name, or '' for none")
     check_tokenizer(vocabulary)
-    if name:
-        check_tokenizer(vocabulary / "base")
+    check_tokenizer(vocabulary / "base")
     return name
 
 
 def _network(
     config: PretrainConfig, name: str, vocabulary: Path, tokenizer: PreTrainedTokenizerBase
 ) -> Any:
-    if not name:
+    if config.start == "pruned" and not name:
+        raise ValueError("pretrain.start=pruned: the vocabulary names no encoder to prune")
+    if not name or config.start != "encoder":
         scratch = BertForMaskedLM(small_bert(config.shape, tokenizer))
         start_by_matching(scratch)
+        if config.start == "pruned":
+            wide: Any = AutoModel.from_pretrained(
+                str(encoder_path(name)), use_safetensors=True, trust_remote_code=False
+            )
+            known = AutoTokenizer.from_pretrained(str(vocabulary / "base"))
+            prune_words(
+                scratch.bert.embeddings.word_embeddings.weight,
+                tokenizer,
+                wide.get_input_embeddings().weight.float(),
+                known,
+            )
         return scratch
-    network: Any = AutoModelForMaskedLM.from_pretrained(
-        str(encoder_path(name)), use_safetensors=True, trust_remote_code=False
-    )
+    path = str(encoder_path(name))
     base = AutoTokenizer.from_pretrained(str(vocabulary / "base"))
-    if network.config.model_type != "bert":
+    kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+    is_copied = config.optim.steps == 0 and len(tokenizer) == len(base)
+    if kind != "bert" and not is_copied:
         raise ValueError(
-            f"encoder {name!r}: architecture {network.config.model_type!r}, want bert to extend"
+            f"encoder {name!r}: architecture {kind!r}, want bert to train further or to add words "
+            "to; set pretrain.optim.steps=0 and vocabulary.new_words=0 to take it as it is"
         )
+    network: Any = (AutoModelForMaskedLM if kind == "bert" else AutoModel).from_pretrained(
+        path,
+        use_safetensors=True,
+        trust_remote_code=False,
+        # some are published in half precision, in which small steps are lost
+        dtype=torch.float32,
+    )
+    if kind != "bert":
+        return network
     bias = extend_bias(network.cls.predictions.bias, base, tokenizer)
     network.set_input_embeddings(extend_embeddings(network.get_input_embeddings(), base, tokenizer))
     network.cls.predictions.bias = bias
@@ -165,7 +200,7 @@ class _MaskedLanguage(nn.Module):
         ids = torch.where(chosen & (fate >= 0.9), other, ids)
         return {"input_ids": ids, "attention_mask": attention, "labels": labels}
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, progress: float = 0.0) -> torch.Tensor:
         hidden = self.network.base_model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         ).last_hidden_state

@@ -23,8 +23,8 @@ from relevance.files import sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {
-    "validate-data", "extend-vocabulary", "pretrain", "finetune-dual", "finetune-teacher",
-    "distill", "evaluate", "register",
+    "validate-data", "extend-vocabulary", "learn-terms", "pretrain", "finetune-dual",
+    "finetune-teacher", "distill", "evaluate", "register",
 }  # fmt: skip
 
 

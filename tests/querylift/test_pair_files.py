@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from numpy.typing import NDArray
 
 from querylift import pair_files
-from querylift.pair_files import FORMATS, MAX_CHARS, score_file
+from querylift.pair_files import FORMATS, MAX_CHARS, Scores, score_file
 
 ROWS = [
     {"id": "007", "query": "12v lamp", "title": 'LED lamp, 12 V, 5" wide'},
@@ -21,8 +20,9 @@ ROWS = [
 ]
 
 
-def lengths(queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([len(t) - len(q) for q, t in zip(queries, titles, strict=True)], float)
+def lengths(queries: Sequence[str], titles: Sequence[str]) -> Scores:
+    scores = np.array([len(t) - len(q) for q, t in zip(queries, titles, strict=True)], float)
+    return scores, 1 / (1 + np.exp(-scores))
 
 
 def write(path: Path, rows: Sequence[dict[str, object]]) -> Path:

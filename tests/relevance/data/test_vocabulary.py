@@ -17,8 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    RobertaTokenizer,
+)
 
 from relevance.configs import VocabularyConfig
 from relevance.data import wordpiece
@@ -408,3 +413,59 @@ def test_results_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(FileExistsError):
         extend_vocabulary(VocabularyConfig(), shop(tmp_path / "data"), tmp_path / "out")
+
+
+# --- an encoder that is no BERT --------------------------------------------------------------
+
+
+def byte_level(directory: Path) -> Path:
+    """An encoder directory with RoBERTa's kind of tokenizer, learnt from a few words."""
+    encoder_directory(directory)
+    learner = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    learner.train_from_iterator(
+        ["bluetooth speaker wi-fi"] * 9, 300, special_tokens=special, show_progress=False
+    )
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    tokenizer = RobertaTokenizer(vocab=learner.get_vocab(), merges=merges)  # type: ignore[arg-type]
+    tokenizer.save_pretrained(directory)
+    (directory / "config.json").write_text('{"model_type": "roberta"}')
+    return directory
+
+
+def test_a_byte_level_tokenizer_is_copied_as_it_is_and_measured(tmp_path: Path) -> None:
+    encoder = byte_level(tmp_path / "encoder")
+    config = VocabularyConfig(encoder=str(encoder), new_words=0)
+    metrics = extend_vocabulary(config, shop(tmp_path / "data"), tmp_path / "out")
+    text = ("bluetooth Speaker 12v™", "wi-fi 電源")
+    given = AutoTokenizer.from_pretrained(str(encoder))
+    for made in (tmp_path / "out", tmp_path / "out" / "base"):
+        assert (made / "tokenizer.json").read_bytes() == (encoder / "tokenizer.json").read_bytes()
+        tokenizer = AutoTokenizer.from_pretrained(str(made))
+        assert type(tokenizer) is type(given)
+        assert tokenizer(*text) == given(*text)
+        assert tokenizer.special_tokens_map == given.special_tokens_map
+    words = pq.read_table(tmp_path / "out" / "words.parquet")
+    assert (words.column_names, words.num_rows) == (["word", "count", "pieces"], 0)
+    assert json.loads((tmp_path / "out" / "encoder.json").read_text()) == {"encoder": str(encoder)}
+    assert metrics["vocabulary/words_added"] == metrics["vocabulary/saved_per_pair"] == 0
+    assert metrics["vocabulary/tokens_after"] == len(given)
+    assert metrics["vocabulary/pieces_per_title_after"] > metrics["vocabulary/words_per_title"]
+
+
+def test_words_for_a_byte_level_tokenizer_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    encoder = byte_level(tmp_path / "encoder")
+    match = r"encoder '.*encoder': its tokenizer is BPE.*set vocabulary\.new_words=0"
+    refuse(shop(tmp_path / "data"), tmp_path / "out", match, str(encoder))
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
+    encoder = encoder_directory(tmp_path / "encoder")
+    backend = Tokenizer(models.BPE({"a": 0, "[UNK]": 1}, [], unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, cls_token="a"
+    )
+    tokenizer.save_pretrained(encoder)
+    config = VocabularyConfig(encoder=str(encoder), new_words=0)
+    with pytest.raises(ValueError, match="its tokenizer has no sep_token"):
+        extend_vocabulary(config, shop(tmp_path / "data"), tmp_path / "out")

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from relevance.calibration import Calibration
 from relevance.configs import (
     DistillConfig,
     FinetuneConfig,
+    LossConfig,
     OptimConfig,
+    RegulariserConfig,
     ShapeConfig,
+    TermsConfig,
     WeakPairsConfig,
 )
+from relevance.data.tagger import learn_terms
 from relevance.models import load
+from relevance.models.ei_src import EiSrc
+from relevance.models.pruning import _rows_of
 from relevance.training.distill import distill, logit_loss, margin_loss, relation_loss
 from relevance.training.finetune import finetune
 
@@ -108,9 +117,10 @@ def teacher(tiny_data: Path, encoder: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_distill_makes_a_smaller_checkpoint_of_the_shape_asked(
-    tiny_data: Path, teacher: Path, tmp_path: Path
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
-    numbers = distill(CONFIG, tiny_data, teacher, tmp_path / "student", seed=0)
+    out = tmp_path / "student"
+    numbers = distill(CONFIG, tiny_data, teacher, out, seed=0, vocabulary=vocabulary)
     student = load(tmp_path / "student")
     assert student.network.config.num_hidden_layers == 1
     assert student.network.config.hidden_size == 16
@@ -119,7 +129,7 @@ def test_distill_makes_a_smaller_checkpoint_of_the_shape_asked(
 
 
 def test_the_student_comes_closer_to_its_teacher(
-    tiny_data: Path, teacher: Path, tmp_path: Path
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
     numbers = {
         steps: distill(
@@ -133,23 +143,73 @@ def test_the_student_comes_closer_to_its_teacher(
             teacher,
             tmp_path / f"student{steps}",
             seed=0,
+            vocabulary=vocabulary,
         )["distill-logits/loss"]
         for steps in (1, 60)
     }
     assert numbers[60] < numbers[1]
 
 
-def test_relation_heads_that_do_not_divide_a_width_are_refused(
-    tiny_data: Path, teacher: Path, tmp_path: Path
+def test_an_ei_src_student_learns_its_gold_labels_under_attack(
+    clicked_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
+    terms, out = tmp_path / "terms", tmp_path / "student"
+    learn_terms(TermsConfig(OptimConfig(steps=0)), clicked_data, terms, seed=0)
+    config = replace(
+        CONFIG,
+        family="ei_src",
+        has_terms=True,
+        loss=LossConfig(regulariser=RegulariserConfig(name="cat")),
+    )
+    distill(config, clicked_data, teacher, out, seed=0, vocabulary=vocabulary, terms=terms)
+    student = load(out)
+    assert isinstance(student, EiSrc)
+    assert student.terms is not None
+    assert student.terms.weight[1:].abs().sum() > 0
+    assert student.calibration != Calibration()  # fitted on the dev queries
+
+
+def test_a_students_own_words_start_as_the_mean_of_the_teachers_pieces(
+    vocabulary: Path, tmp_path: Path
+) -> None:
+    known = AutoTokenizer.from_pretrained(str(vocabulary))
+    wanted = AutoTokenizer.from_pretrained(str(vocabulary))
+    wanted.add_tokens(["acme"])
+    rows = torch.randn(len(known), 8)
+    found = _rows_of(known, wanted, rows)
+    assert torch.equal(found[: len(known)], rows)
+    mean = rows[known("acme", add_special_tokens=False)["input_ids"]].mean(0)
+    assert torch.cosine_similarity(found[-1], mean, dim=0).item() == pytest.approx(1)
+    assert found[-1].norm().item() == pytest.approx(rows.norm(dim=1).mean().item())
+
+
+def test_relations_between_two_vocabularies_are_refused(
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "vocabulary"
+    shutil.copytree(vocabulary, other)
+    tokenizer = AutoTokenizer.from_pretrained(str(vocabulary))
+    tokenizer.add_tokens(["acme"])
+    tokenizer.save_pretrained(other)
+    count = len(tokenizer)
+    with pytest.raises(ValueError, match=f"{count - 1} tokens and the student {count}; want one"):
+        distill(CONFIG, tiny_data, teacher, tmp_path / "no", seed=0, vocabulary=other)
+
+
+def test_relation_heads_that_do_not_divide_a_width_are_refused(
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    config, out = replace(CONFIG, relation_heads=5), tmp_path / "no"
     with pytest.raises(ValueError, match="relation_heads=5: does not divide the teacher's width"):
-        distill(replace(CONFIG, relation_heads=5), tiny_data, teacher, tmp_path / "no", seed=0)
+        distill(config, tiny_data, teacher, out, seed=0, vocabulary=vocabulary)
 
 
 def test_a_dual_encoder_is_refused_as_teacher(
-    tiny_data: Path, encoder: Path, tmp_path: Path
+    tiny_data: Path, encoder: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
     dual = FinetuneConfig(family="sbert", weak=WEAK, stage_a=OPTIM, stage_b=OPTIM)
     finetune(dual, tiny_data, encoder, tmp_path / "dual", seed=0)
     with pytest.raises(ValueError, match="family 'sbert', want a bert cross-encoder"):
-        distill(CONFIG, tiny_data, tmp_path / "dual", tmp_path / "no", seed=0)
+        distill(
+            CONFIG, tiny_data, tmp_path / "dual", tmp_path / "no", seed=0, vocabulary=vocabulary
+        )

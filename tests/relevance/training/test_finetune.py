@@ -97,6 +97,6 @@ def test_an_existing_checkpoint_is_refused_before_any_work(
 def test_a_loss_that_blows_up_says_so(tiny_data: Path, encoder: Path, tmp_path: Path) -> None:
     broken = OptimConfig(steps=20, batch_size=8, lr=1e30, clip=0.0, warmup=0.0, precision="fp32")
     config = FinetuneConfig(weak=CONFIG.weak, stage_a=broken, stage_b=OPTIM)
-    with pytest.raises(ValueError, match=r"bert-stage-a: loss is nan at step .*; lower lr"):
+    with pytest.raises(ValueError, match=r"bert-stage-a: loss is .* at step .*; lower lr"):
         finetune(config, tiny_data, encoder, tmp_path / "nan", seed=0)
     assert not (tmp_path / "nan").exists()
