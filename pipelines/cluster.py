@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from components import _image
 from pipelines.train import train_pipeline
 from relevance.files import new_file
-from relevance.recipes import recipe_config
+from relevance.recipes import pipeline_config
 
 _DIGEST = re.compile(r"[\w.\-:/]+@sha256:[0-9a-f]{64}")
 _NAMES = {"data": _image.DATA, "train": _image.TRAIN}
@@ -73,7 +73,7 @@ def submit(
         ValueError: An image without digest, an unknown recipe or key.
         OSError: The API cannot be reached, or refuses.
     """
-    recipe_config(recipe, overrides)
+    pipeline_config(recipe, overrides)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "train.yaml"
         compile_pipeline(package, image, gpus)

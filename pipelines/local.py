@@ -24,13 +24,14 @@ from pipelines.console import Console
 from pipelines.train import train_pipeline
 from relevance.data.tables import read_card
 from relevance.files import new_file
-from relevance.recipes import recipe_config
+from relevance.recipes import pipeline_config
 
 RESULTS: Mapping[str, str] = {
     "dataset": "validate-data/dataset",
     "validation": "validate-data/validation",
     "vocabulary": "extend-vocabulary/vocabulary",
     "vocabulary-validation": "extend-vocabulary/validation",
+    "terms": "learn-terms/terms",
     "encoder": "pretrain/encoder",
     "dual": "finetune/checkpoint",
     "teacher": "finetune-2/checkpoint",
@@ -81,7 +82,7 @@ def run_local(
         OSError: A file is missing, or ``out`` is taken.
         RuntimeError: A step failed otherwise; the message names the log.
     """
-    recipe_config(recipe, overrides)
+    pipeline_config(recipe, overrides)
     for directory in data:
         read_card(directory)
     out = out.resolve()

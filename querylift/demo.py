@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from querylift.commands.options import DEFAULT_RECIPE, RecipeName, Settings, resolve, row_bar
+from querylift.commands.options import DEFAULT_RECIPE, RecipeName, Settings, row_bar
+from relevance.recipes import pipeline_config
 
 
 def demo(
@@ -21,7 +22,7 @@ def demo(
     settings: Settings = None,
 ) -> None:
     """Run the whole pipeline on a generated shop."""
-    resolve(recipe, settings)
+    pipeline_config(recipe, settings or ())
     from pipelines.local import run_local
     from querylift.commands.tables import evaluation_text
 

@@ -80,12 +80,16 @@ def shop() -> Recipe:
             stage_a=OptimConfig(steps=0),
             stage_b=OptimConfig(steps=150, batch_size=64, lr=1e-3, save_every=200),
         ),
+        terms=TermsConfig(optim=replace(TermsConfig().optim, steps=150)),
         distill=DistillConfig(
+            family="ei_src",
+            has_terms=True,
+            loss=LossConfig(regulariser=_CAT),
             weak=WeakPairsConfig(pairs=3_000),
             # teacher and student have one shape, and the student's words start as the teacher's
             relations=OptimConfig(steps=0),
             logits=OptimConfig(steps=200, batch_size=64, lr=5e-4, save_every=200),
-            gold=OptimConfig(steps=700, batch_size=64, lr=1e-3, eval_every=175, save_every=350),
+            gold=OptimConfig(steps=500, batch_size=64, lr=1e-3, eval_every=125, save_every=250),
         ),
     )
 
@@ -312,3 +316,18 @@ def recipe_config(name: str, overrides: Iterable[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r}: unknown; there are {', '.join(RECIPES)}")
     return override(RECIPES[name](), overrides)
+
+
+def pipeline_config(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """As ``recipe_config``, for the whole pipeline.
+
+    Raises:
+        ValueError: The recipe is for one of the models that a student learns from.
+    """
+    recipe = recipe_config(name, overrides)
+    if recipe.ends_in != "student":
+        raise ValueError(
+            f"recipe {name!r}: ends in the {recipe.ends_in}, and the pipeline in a student; "
+            f"train it with `querylift compare --recipes {name}`"
+        )
+    return recipe

@@ -18,8 +18,8 @@ from querylift.commands.options import (
     Settings,
     TrackingUri,
     report,
-    resolve,
 )
+from relevance.recipes import pipeline_config
 
 Image = Annotated[
     str, typer.Option(help="Image the steps run in, by digest: NAME@sha256:...", metavar="IMAGE")
@@ -39,7 +39,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run every step here, one after the other."""
-    resolve(recipe, settings)
+    pipeline_config(recipe, settings or ())
     from pipelines.local import run_local
 
     report(
@@ -78,7 +78,7 @@ def submit(
     ] = "",
 ) -> None:
     """Start the graph on a Kubeflow cluster and print the run's id."""
-    resolve(recipe, settings)
+    pipeline_config(recipe, settings or ())
     from pipelines.cluster import submit as start
 
     with contextlib.redirect_stdout(sys.stderr):  # kfp's client prints links

@@ -182,7 +182,7 @@ class TaggerNetwork(nn.Module):
         edge = self.known.weight[_EDGE].expand(len(near), _REACH, -1)
         near = torch.cat([edge, near, edge], dim=1).transpose(1, 2)
         # a word is no neighbour of its own
-        hole = torch.ones(2 * _REACH + 1)
+        hole = torch.ones(2 * _REACH + 1, device=near.device)
         hole[_REACH] = 0
         around = functional.conv1d(near, self.around.weight * hole).transpose(1, 2)
         if alone is not None:
@@ -195,14 +195,14 @@ class TaggerNetwork(nn.Module):
     def loss(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Two views of each text, in each of which other phrases are hidden; see the module. []"""
         tags = batch["tags"]
-        luck = torch.rand(tags.shape).gather(1, batch["spans"] % tags.shape[1])
+        luck = torch.rand(tags.shape, device=tags.device).gather(1, batch["spans"] % tags.shape[1])
         hidden = (luck < _HIDDEN, luck > 1 - _HIDDEN)
-        alone = torch.rand(tags.shape) < _ALONE
+        alone = torch.rand(tags.shape, device=tags.device) < _ALONE
         logits = [self(batch, view, alone & ~view) for view in hidden]
         is_matched = (tags > 0) & (tags <= _NONE)
         is_unmatched = tags == 0
         target = torch.where(tags < TAGS, tags, 0)
-        total = torch.zeros(())
+        total = torch.zeros((), device=tags.device)
         for view, other in ((0, 1), (1, 0)):
             told = functional.cross_entropy(
                 logits[view].flatten(0, 1), target.flatten(), reduction="none"

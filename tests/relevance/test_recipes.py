@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relevance.configs import Recipe
-from relevance.recipes import RECIPES, recipe_config
+from relevance.recipes import RECIPES, pipeline_config, recipe_config
 from relevance.regularisers import forward_passes
 
 ROWS = {
@@ -92,3 +92,11 @@ def test_every_recipe_ends_in_a_model_that_it_trains() -> None:
         config = {"student": recipe.distill, "teacher": recipe.teacher, "dual": recipe.dual}
         chosen = vars(config[recipe.ends_in])
         assert any(getattr(value, "steps", 0) for value in chosen.values()), name
+
+
+def test_the_pipeline_takes_recipes_that_end_in_a_student_alone() -> None:
+    assert pipeline_config("ei_src_mini", ["seed=3"]).seed == 3
+    with pytest.raises(ValueError, match="'bert_mini': ends in the teacher, and the pipeline in a"):
+        pipeline_config("bert_mini")
+    with pytest.raises(ValueError, match="ends in the dual"):
+        pipeline_config("smoke", ["ends_in=dual"])

@@ -1,4 +1,8 @@
-"""A killed run ends as one that was not; the same seed gives the same weights."""
+"""A killed run ends as one that was not; the same seed gives the same weights.
+
+The model is ei-SRC under contrastive adversarial training, which asks most of the loop: two passes
+a step and a gradient of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from relevance.configs import FinetuneConfig, OptimConfig, WeakPairsConfig
+from relevance.configs import (
+    FinetuneConfig,
+    LossConfig,
+    OptimConfig,
+    RegulariserConfig,
+    WeakPairsConfig,
+)
 from relevance.training.finetune import finetune
 
 STAGE = OptimConfig(steps=24, batch_size=8, lr=1e-3, save_every=2, eval_every=6, precision="fp32")
-CONFIG = FinetuneConfig(weak=WeakPairsConfig(pairs=60), stage_a=STAGE, stage_b=STAGE)
+CONFIG = FinetuneConfig(
+    family="ei_src",
+    loss=LossConfig(regulariser=RegulariserConfig(name="cat", epsilon=0.5)),
+    weak=WeakPairsConfig(pairs=60),
+    stage_a=STAGE,
+    stage_b=STAGE,
+)
 
 SCRIPT = """
 import sys
@@ -27,13 +43,21 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, str(Path(sys.argv[1])))
 from relevance.config import override
-from relevance.configs import FinetuneConfig, OptimConfig, WeakPairsConfig
+from relevance.configs import (
+    FinetuneConfig, LossConfig, OptimConfig, RegulariserConfig, WeakPairsConfig
+)
 from relevance.training.finetune import finetune
 stage = OptimConfig(
     steps=24, batch_size=8, lr=1e-3, save_every=2, eval_every=6, precision="fp32",
     accumulate=int(sys.argv[5]) if len(sys.argv) > 5 else 1,
 )
-config = FinetuneConfig(weak=WeakPairsConfig(pairs=60), stage_a=stage, stage_b=stage)
+config = FinetuneConfig(
+    family="ei_src",
+    loss=LossConfig(regulariser=RegulariserConfig(name="cat", epsilon=0.5)),
+    weak=WeakPairsConfig(pairs=60),
+    stage_a=stage,
+    stage_b=stage,
+)
 finetune(config, Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), seed=3)
 """
 
@@ -132,8 +156,8 @@ def test_two_processes_and_accumulation_learn_what_one_learns(
 def test_accumulation_without_dropout_equals_one_pass(
     tiny_data: Path, encoder: Path, tmp_path: Path
 ) -> None:
-    plain = replace(CONFIG, dropout=0.0, stage_b=replace(STAGE, steps=0))
-    parts = replace(plain, stage_a=replace(STAGE, accumulate=4))
+    plain = replace(CONFIG, dropout=0.0, stage_a=replace(STAGE, steps=0))
+    parts = replace(plain, stage_b=replace(STAGE, accumulate=4))
     finetune(plain, tiny_data, encoder, tmp_path / "plain", seed=0)
     finetune(parts, tiny_data, encoder, tmp_path / "parts", seed=0)
     left, right = weights(tmp_path / "plain"), weights(tmp_path / "parts")
