@@ -44,13 +44,21 @@ class Table:
 
 def markdown(comparison: Mapping[str, Any]) -> str:
     """Markdown of what ``relevance.comparison.compare`` returns."""
-    lines = [f"# {_title(comparison)}", "", _how_many(comparison) + "."]
+    lines = [f"# {_title(comparison)}", ""]
+    if comparison.get("command"):
+        lines += [f"    {comparison['command']}", ""]
+    lines += [_how_many(comparison) + "."]
     if comparison.get("is_generated"):
         lines += ["", "**Generated data**: no shopper searched and no person judged here."]
     for part in comparison["parts"]:
         lines += ["", f"## {_name(part)}"]
         for table in _part_tables(comparison, part):
             lines += _markdown_table(table)
+    if "robustness" in comparison:
+        lines += ["", f"## {_robustness_title(comparison)}"]
+        for table in _robustness_tables(comparison):
+            lines += _markdown_table(table)
+        lines += ["", *(f"- {note}" for note in comparison["robustness"]["notes"])]
     lines += ["", "## Cost"]
     for table in _cost_tables(comparison):
         lines += _markdown_table(table)
@@ -68,14 +76,18 @@ def page(comparison: Mapping[str, Any]) -> str:
         f"<p class=facts>seeds {seeds} · reference {escape(comparison['reference'])}</p>",
         banner(comparison),
     ]
+    if comparison.get("command"):
+        parts.insert(0, f"<p class=facts><code>{escape(comparison['command'])}</code></p>")
     for part in comparison["parts"]:
         parts += [f"<h2>{escape(_name(part))}</h2>", _plots(comparison, part)]
         parts += [_html_table(table) for table in _part_tables(comparison, part)]
+    if "robustness" in comparison:
+        parts += [f"<h2>{escape(_robustness_title(comparison))}</h2>"]
+        parts += [_html_table(table) for table in _robustness_tables(comparison)]
+        parts += [_html_list(comparison["robustness"]["notes"])]
     parts += ["<h2>Cost</h2>", *(_html_table(table) for table in _cost_tables(comparison))]
-    parts += ["<h2>Definitions</h2>", definitions(comparison), "<h2>Notes</h2>"]
-    parts += [
-        "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in comparison["notes"]) + "</ul>"
-    ]
+    parts += ["<h2>Definitions</h2>", definitions(comparison)]
+    parts += ["<h2>Notes</h2>", _html_list(comparison["notes"])]
     return document(_title(comparison), parts)
 
 
@@ -161,6 +173,59 @@ def _part_tables(comparison: Mapping[str, Any], part: Mapping[str, Any]) -> Iter
     )
 
 
+def _robustness_title(comparison: Mapping[str, Any]) -> str:
+    found = comparison["robustness"]
+    return f"Robustness ({found['changed']:,} changes of {found['pairs']:,} judged pairs)"
+
+
+def _robustness_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
+    found, reference = comparison["robustness"], comparison["reference"]
+    shares, less, changes = (found[name] for name in ("shares", "less_reference", "changes"))
+    suites = [
+        ["overall", "", "", f"{found['changed']:,}"],
+        *([name, "all", "", f"{about['pairs']:,}"] for name, about in found["suites"].items()),
+    ]
+    single = [
+        [row["name"], row["suite"], row["direction"], f"{row['pairs']:,}"]
+        for row in found["transformations"]
+    ]
+    header = ["change", "suite", "score", "pairs"]
+    yield Table(
+        "Shares",
+        "Share of changed pairs that went where they should: the mean over seeds, with the 95 % "
+        "interval over queries. Overall is the mean of the suites.",
+        [*header, *shares],
+        [[*row, *(Result(shares[model][row[0]]) for model in shares)] for row in suites + single],
+    )
+    yield Table(
+        f"Shares less {reference}",
+        "Paired, with the 95 % interval over queries.",
+        [*header, *less],
+        [[*row, *(Result(less[model][row[0]], True) for model in less)] for row in suites + single],
+    )
+    yield Table(
+        "Mean change of score",
+        "In standard deviations of the model's own scores of the judged pairs: the mean over "
+        "seeds, with the 95 % interval over queries.",
+        [*header, *changes],
+        [[*row, *(Result(changes[model][row[0]]) for model in changes)] for row in single],
+    )
+    yield Table(
+        "Overall share, each seed",
+        "",
+        ["model", *map(str, comparison["seeds"]), "SD"],
+        [
+            [
+                row,
+                *(_number(value) for value in of_row["overall"]["seeds"]),
+                _number(of_row["overall"]["sd"]),
+            ]
+            for row, of_row in shares.items()
+            if row not in comparison["lexical"]
+        ],
+    )
+
+
 def _cost_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
     cost, reference = comparison["cost"], comparison["reference"]
     times = {row: costs["microseconds_per_pair"] for row, costs in cost["models"].items()}
@@ -239,6 +304,10 @@ def _ratio(values: Mapping[str, float], row: str, reference: str) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _html_list(notes: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
 def _plots(comparison: Mapping[str, Any], part: Mapping[str, Any]) -> str:

@@ -76,6 +76,11 @@ class VocabularyConfig:
     """Most frequent split words to add. [words] The ei-SRC paper adds 20,000."""
     min_count: int = 5
     """A word seen less often is not added."""
+    only_shared: bool = False
+    """Whether a word must stand in titles and in queries, so often in each: one of a single side,
+    such as a shopper's slip, matches nothing, and whole it hides its pieces."""
+    with_numbers: bool = True
+    """Whether words with digits are added: ``12v`` whole has nothing in common with ``12 v``."""
 
     def __post_init__(self) -> None:
         _require(self.base_size >= 200, f"base_size is {self.base_size}, want 200 or more")

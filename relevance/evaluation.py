@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from relevance.baselines import BM25, TOKEN_OVERLAP, TokenOverlap, bm25_scores
 from relevance.bootstrap import Draws, Interval, bootstrap
-from relevance.calibration import FOLDS, cross_fitted, query_folds
+from relevance.calibration import FOLDS, Calibration, cross_fitted, query_folds
 from relevance.configs import EvaluationConfig
 from relevance.data.pairs import judged_pairs
-from relevance.data.tables import SPLITS, DatasetCard, data_hash, read_card
+from relevance.data.tables import MAX_GRADE, SPLITS, DatasetCard, data_hash, read_card
 from relevance.evaluation_page import page
 from relevance.files import new_dir, refuse_existing
 from relevance.metrics import (
@@ -29,6 +30,9 @@ from relevance.metrics import (
     find,
     measure,
 )
+
+Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
+"""Queries and titles of pairs to raw scores. [pairs]"""
 
 LEXICAL = (BM25, TOKEN_OVERLAP)
 """Baselines in every table."""
@@ -43,7 +47,12 @@ _ALL = ("all", "")
 
 
 def evaluate(
-    config: EvaluationConfig, data: Path, checkpoints: Mapping[str, Path], out: Path
+    config: EvaluationConfig,
+    data: Path,
+    checkpoints: Mapping[str, Path],
+    out: Path,
+    *,
+    with_robustness: bool = False,
 ) -> dict[str, float]:
     """Judge checkpoints beside BM25 and the token-overlap model.
 
@@ -55,37 +64,62 @@ def evaluate(
         data: Dataset with judgments.
         checkpoints: Directory of each model, by the name it has in the tables.
         out: Directory to make.
+        with_robustness: Also change the pairs; see ``relevance.robustness``. Adds
+            ``robustness.json``, ``robustness.parquet`` (the changed pairs with all scores) and
+            ``robustness.html``.
 
     Returns:
-        Value of every defined metric under ``<model>/<metric>``.
+        Value of every defined metric under ``<model>/<metric>``, and every defined share under
+        ``<model>/robustness/<transformation>``.
 
     Raises:
         ValueError: No judged pairs in the split, a name that is taken, or scores that are no
             finite numbers.
         OSError: ``out`` exists, or ``data`` or a checkpoint is missing.
     """
+    # imported here because the suites build on what this module has
+    from relevance import robustness
+    from relevance.changed_pairs import ChangedPairs
+
     refuse_existing(out)
     _check_names(checkpoints)
-    card = read_card(data)
+    facts = about(read_card(data), data)
     judged = judged_pairs(data)
     pairs = only_split(judged, config.split, data)
     queries, titles = list(pairs["query"]), list(pairs["title"])
     overlap = token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
-    scores = {
-        BM25: bm25_scores(data, queries, titles),
-        TOKEN_OVERLAP: overlap.score(queries, titles),
+    changed = ChangedPairs.of(config, data) if with_robustness else None
+    lexical: dict[str, Scorer] = {BM25: partial(bm25_scores, data), TOKEN_OVERLAP: overlap.score}
+    scores, changed_scores = {}, {}
+    for name in (*lexical, *checkpoints):
+        # a checkpoint is loaded when its turn comes, once, and not kept
+        scorer = lexical.get(name) or _checkpoint_scorer(checkpoints[name], name)
+        scores[name] = scorer(queries, titles)
+        if changed:
+            changed_scores[name] = scorer(changed.queries, changed.titles)
+    served = {
+        name: probability
+        for name, checkpoint in checkpoints.items()
+        if (probability := served_probability(config, checkpoint, scores[name])) is not None
     }
-    for name, checkpoint in checkpoints.items():
-        scores[name] = _checkpoint_scores(checkpoint, queries, titles, name)
-    evaluation = evaluate_scores(config, pairs, scores)
-    evaluation = about(card, data) | evaluation
+    evaluation = facts | evaluate_scores(config, pairs, scores, served)
+    evaluation["has_robustness"] = with_robustness
     evaluation["notes"].append(f"{overlap.note}.")
-    write_evaluation(evaluation, pairs, scores, out)
-    return flatten(evaluation)
+    numbers = flatten(evaluation)
+    with new_dir(out) as partial_out:
+        write_evaluation(evaluation, pairs, scores, partial_out)
+        if changed:
+            result, cases = robustness.judge_changes(config, changed, changed_scores)
+            robustness.write_robustness(facts | result, cases, partial_out)
+            numbers |= robustness.flatten(result)
+    return numbers
 
 
 def evaluate_scores(
-    config: EvaluationConfig, pairs: pd.DataFrame, scores: Mapping[str, FloatArray]
+    config: EvaluationConfig,
+    pairs: pd.DataFrame,
+    scores: Mapping[str, FloatArray],
+    served: Mapping[str, FloatArray] | None = None,
 ) -> dict[str, Any]:
     """Judge given scores; ``evaluate`` without the disk.
 
@@ -94,6 +128,8 @@ def evaluate_scores(
         pairs: Judged pairs, columns as of ``relevance.data.pairs.judged_pairs``.
         scores: Raw scores of each model, in the order of ``pairs``. Models named in
             ``LEXICAL`` are what the others are compared with.
+        served: Probabilities of models that serve some, in the same order. F1 and ECE of the
+            others are of cross-fitted ones.
 
     Returns:
         What ``evaluation.json`` holds, less the facts on the dataset. Undefined numbers are
@@ -106,7 +142,11 @@ def evaluate_scores(
     for name, given in scores.items():
         check_scores(name, given, pairs)
     query, query_ids = pd.factorize(pairs["query_id"], sort=True)
-    scored = {name: scored_pairs(config, pairs, query, given) for name, given in scores.items()}
+    served = served or {}
+    scored = {
+        name: scored_pairs(config, pairs, query, given, served.get(name))
+        for name, given in scores.items()
+    }
     slices = list(_slices(pairs))
     estimators: dict[tuple[str, tuple[str, str], str], Estimator] = {}
     for name, model_pairs in scored.items():
@@ -173,7 +213,7 @@ def evaluate_scores(
             )
             for key, rows in slices
         ],
-        "notes": _notes(config, scored, is_relevant),
+        "notes": _notes(config, scored, list(served), is_relevant),
     }
 
 
@@ -181,6 +221,8 @@ def paired_difference(
     scores: pd.DataFrame, metric: str, a: str, b: str, config: EvaluationConfig
 ) -> tuple[float, float, float]:
     """Metric of column ``a`` less that of ``b``, on the same resamples of queries.
+
+    Scores carry no probabilities: F1 and ECE are of cross-fitted ones.
 
     Args:
         scores: ``scores.parquet`` of an evaluation, or two joined on query_id and item_id.
@@ -220,15 +262,14 @@ def write_evaluation(
     evaluation: Mapping[str, Any],
     pairs: pd.DataFrame,
     scores: Mapping[str, FloatArray],
-    out: Path,
+    directory: Path,
 ) -> None:
-    """Write the three files of an evaluation into a new directory ``out``."""
+    """Write the three files of an evaluation."""
     table = pairs[list(_KEYS)].reset_index(drop=True).assign(**scores)
-    with new_dir(out) as partial:
-        text = json.dumps(evaluation, indent=2, allow_nan=False, ensure_ascii=False)
-        (partial / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        table.to_parquet(partial / "scores.parquet", index=False)
-        (partial / "index.html").write_text(page(evaluation), encoding="utf-8")
+    text = json.dumps(evaluation, indent=2, allow_nan=False, ensure_ascii=False)
+    (directory / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    table.to_parquet(directory / "scores.parquet", index=False)
+    (directory / "index.html").write_text(page(evaluation), encoding="utf-8")
 
 
 def flatten(evaluation: Mapping[str, Any]) -> dict[str, float]:
@@ -289,14 +330,27 @@ def token_overlap(train: pd.DataFrame, relevant_grade: float) -> TokenOverlap:
     return TokenOverlap.fit(list(train["query"]), list(train["title"]), is_relevant)
 
 
-def _checkpoint_scores(
-    checkpoint: Path, queries: list[str], titles: list[str], name: str
-) -> FloatArray:
+def _checkpoint_scorer(checkpoint: Path, name: str) -> Scorer:
     # imported here so that judging given scores needs no torch
     from relevance.inference import score_pairs
     from relevance.models import load
 
-    return score_pairs(load(checkpoint), queries, titles, progress=f"score {name}")
+    return partial(score_pairs, load(checkpoint), progress=f"score {name}")
+
+
+def served_probability(
+    config: EvaluationConfig, checkpoint: Path, scores: FloatArray
+) -> FloatArray | None:
+    """Probabilities that a checkpoint serves with its scores. [pairs]
+
+    None from a checkpoint that has no calibration, and where ``relevant_grade`` is not the full
+    grade, which is what checkpoints serve the probability of.
+    """
+    fields = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    calibration = fields.get("querylift", {}).get("calibration")
+    if calibration is None or config.relevant_grade != MAX_GRADE:
+        return None
+    return Calibration(**calibration).probability(np.asarray(scores, float))
 
 
 def about(card: DatasetCard, data: Path) -> dict[str, Any]:
@@ -323,26 +377,34 @@ def check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
 
 
 def scored_pairs(
-    config: EvaluationConfig, pairs: pd.DataFrame, query: NDArray[np.int64], scores: FloatArray
+    config: EvaluationConfig,
+    pairs: pd.DataFrame,
+    query: NDArray[np.int64],
+    scores: FloatArray,
+    probability: FloatArray | None = None,
 ) -> ScoredPairs:
-    """Pairs with scores and, where there are enough queries, cross-fitted probabilities.
+    """Pairs with scores and probabilities.
 
     Args:
         config: What is relevant, and the gains.
         pairs: Columns query_id and grade.
         query: Number of each pair's query. [pairs]
         scores: Raw scores. [pairs]
+        probability: As the model serves them [pairs]; without, they are cross-fitted where
+            there are enough queries.
     """
     grade = pairs["grade"].to_numpy(float)
     scores = np.asarray(scores, float)
+    if probability is None:
+        probability = cross_fitted(
+            scores, grade >= config.relevant_grade, query_folds(list(pairs["query_id"]))
+        )
     return ScoredPairs(
         query=query,
         n_queries=int(query.max()) + 1 if len(query) else 0,
         grade=grade,
         score=scores,
-        probability=cross_fitted(
-            scores, grade >= config.relevant_grade, query_folds(list(pairs["query_id"]))
-        ),
+        probability=probability,
         relevant_grade=config.relevant_grade,
         gains=config.gains,
     )
@@ -464,15 +526,31 @@ def _random_order(
     }
 
 
+def probability_note(served: Sequence[str]) -> str:
+    """What F1 and ECE are of, where the models ``served`` serve probabilities."""
+    fitted = (
+        f"Platt scaling cross-fitted over {FOLDS} folds of queries, so that no pair's probability "
+        "has seen a label of its own query"
+    )
+    if not served:
+        return f"Probabilities: {fitted}."
+    return (
+        f"Probabilities, of which F1 and ECE are: those that {', '.join(served)} serve, calibrated "
+        f"on queries held out of training; of the others, which serve none, {fitted}."
+    )
+
+
 def _notes(
-    config: EvaluationConfig, scored: Mapping[str, ScoredPairs], is_relevant: NDArray[np.bool_]
+    config: EvaluationConfig,
+    scored: Mapping[str, ScoredPairs],
+    served: Sequence[str],
+    is_relevant: NDArray[np.bool_],
 ) -> list[str]:
     notes = [
         f"Intervals: 95 % percentiles of {config.resamples} resamples of queries, drawn within "
         "each source; differences are paired, on the same resamples. Fewer than "
         f"{MIN_QUERIES} queries get no interval.",
-        f"Probabilities: Platt scaling cross-fitted over {FOLDS} folds of queries, so that no "
-        "pair's probability has seen a label of its own query.",
+        probability_note(served),
     ]
     reason = _one_class(is_relevant)
     if reason:

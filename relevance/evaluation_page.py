@@ -26,6 +26,7 @@ td small { display: block; font-weight: 400; } td.text { white-space: normal; }
 td.good { color: var(--good); font-weight: 600; } td.bad { color: var(--bad); }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-weight: 600; }
+a { color: var(--model); }
 svg { width: 100%; height: auto; } svg text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 svg .tick { fill: var(--soft); } svg .grid { stroke: var(--line); }
 svg .random { stroke: var(--soft); stroke-dasharray: 3 3; }
@@ -42,6 +43,7 @@ def page(evaluation: Mapping[str, Any]) -> str:
     parts = [
         facts(evaluation),
         banner(evaluation),
+        _link(evaluation),
         "<h2>Metrics</h2>",
         "<p class=soft>Value and 95 % interval.</p>",
         _metrics(evaluation),
@@ -100,6 +102,12 @@ def banner(evaluation: Mapping[str, Any]) -> str:
         "judged here: these numbers compare models, they do not promise quality in a real "
         "shop.</p>"
     )
+
+
+def _link(evaluation: Mapping[str, Any]) -> str:
+    if not evaluation.get("has_robustness"):
+        return ""
+    return '<p><a href="robustness.html">Robustness</a>: what the models do when a pair changes</p>'
 
 
 def _metrics(evaluation: Mapping[str, Any]) -> str:

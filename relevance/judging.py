@@ -11,7 +11,14 @@ import pandas as pd
 
 from relevance.bootstrap import Draws, bootstrap
 from relevance.configs import EvaluationConfig
-from relevance.evaluation import LEXICAL, check_scores, plain_interval, scored_pairs, source_strata
+from relevance.evaluation import (
+    LEXICAL,
+    check_scores,
+    plain_interval,
+    probability_note,
+    scored_pairs,
+    source_strata,
+)
 from relevance.metrics import METRICS, FloatArray, definitions
 
 COLUMNS = ("roc_auc", "f1_macro", "spearman", "ndcg@10", "ece")
@@ -26,6 +33,7 @@ def judge(
     pairs: pd.DataFrame,
     scores: Mapping[str, Sequence[FloatArray]],
     reference: str,
+    served: Mapping[str, Sequence[FloatArray]] | None = None,
 ) -> dict[str, Any]:
     """Judge given scores: means over seeds, and differences on the same resamples of queries.
 
@@ -34,6 +42,8 @@ def judge(
         pairs: Judged pairs, columns as of ``relevance.data.pairs.judged_pairs``.
         scores: Raw scores of each row, one array a seed, in the order of ``pairs``.
         reference: Row that the others are compared with.
+        served: Probabilities of rows that serve some, one array a seed. F1 and ECE of the
+            others are of cross-fitted ones.
 
     Returns:
         What ``comparison.json`` holds, less what only training knows. Undefined numbers are None.
@@ -47,11 +57,13 @@ def judge(
     parts = {_ALL: np.ones(len(pairs), bool)}
     if len(sources) > 1:
         parts |= {("source", name): (pairs["source"] == name).to_numpy(bool) for name in sources}
+    served = served or {}
     estimators = {}
     for row, runs in scores.items():
         for run, given in enumerate(runs):
             check_scores(row, given, pairs)
-            scored = scored_pairs(config, pairs, query, given)
+            probability = served[row][run] if row in served else None
+            scored = scored_pairs(config, pairs, query, given, probability)
             for part, rows in parts.items():
                 for metric in COLUMNS:
                     estimators[part, row, metric, run] = METRICS[metric].prepare(scored.only(rows))
@@ -83,6 +95,7 @@ def judge(
         f"{config.resamples} resamples of queries, drawn within each source, of that same mean: it "
         "covers the choice of queries and not that of seeds, whose standard deviation (SD) "
         "stands beside it. Differences are paired, on the same resamples.",
+        probability_note(list(served)),
     ]
     if len(sources) > 1:
         notes.append(
@@ -156,7 +169,7 @@ def _results(
         "models": {
             row: {
                 metric: plain_interval(means[row, metric].interval(), n_queries)
-                | _seeds([draws.value for draws in runs[row, metric]])
+                | over_runs([draws.value for draws in runs[row, metric]])
                 for metric in COLUMNS
             }
             for row in rows
@@ -173,7 +186,8 @@ def _results(
     }
 
 
-def _seeds(values: Sequence[float]) -> dict[str, Any]:
+def over_runs(values: Sequence[float]) -> dict[str, Any]:
+    """The value of each seed, and their standard deviation."""
     known = [None if np.isnan(value) else value for value in values]
     is_spread = len(values) > 1 and None not in known
     return {"seeds": known, "sd": float(np.std(values, ddof=1)) if is_spread else None}

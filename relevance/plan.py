@@ -5,7 +5,6 @@ A step's directory is named by a fingerprint of all that decides it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -88,7 +87,7 @@ def chain(
     known = recipe.vocabulary
     if not recipe.pretrain.extend:
         # so that recipes that differ in a student's words alone share encoder and teacher
-        known = dataclasses.replace(known, new_words=0, min_count=1)
+        known = VocabularyConfig(encoder=known.encoder, base_size=known.base_size, new_words=0)
     vocabulary = tokenizer(known)
     terms = None
     if _has_terms(recipe):

@@ -185,7 +185,8 @@ def ablation_bert() -> Recipe:
 def ablation_vocabulary() -> Recipe:
     """Ablation of ei-SRC, row 2: and the shop's words in the vocabulary."""
     row = ablation_bert()
-    return replace(row, vocabulary=replace(row.vocabulary, new_words=2_000))
+    words = replace(row.vocabulary, new_words=2_000, only_shared=True, with_numbers=False)
+    return replace(row, vocabulary=words)
 
 
 def ablation_drs() -> Recipe:

@@ -14,14 +14,11 @@ should, in terms that mean the same for every scale of scores:
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -30,80 +27,28 @@ from numpy.typing import NDArray
 
 from relevance.baselines import BM25, TOKEN_OVERLAP, bm25_scores
 from relevance.bootstrap import Draws, bootstrap
+from relevance.changed_pairs import RIVALS, SUBJECTS, ChangedPairs
 from relevance.configs import EvaluationConfig
-from relevance.data.pairs import Pair, judged_pairs
-from relevance.data.tables import open_table, read_card
+from relevance.data.pairs import judged_pairs
+from relevance.data.tables import read_card
 from relevance.evaluation import (
     LEXICAL,
     MIN_QUERIES,
-    _check_names,
-    _checkpoint_scores,
+    Scorer,
     about,
-    only_split,
     plain_interval,
     source_strata,
     token_overlap,
 )
-from relevance.files import new_file
+from relevance.judging import over_runs
 from relevance.metrics import Estimator, FloatArray, IntArray
 from relevance.robustness_page import page
-from relevance.transformations import SUITES, TRANSFORMATIONS, Corpus, Transformation
-
-Scorer = Callable[[Sequence[str], Sequence[str]], FloatArray]
-"""Queries and titles of pairs to raw scores. [pairs]"""
+from relevance.transformations import SUITES, TRANSFORMATIONS, Transformation
 
 OVERALL = "overall"
 
-SUBJECTS, RIVALS = 3, 5
-"""Pairs of a query that each transformation changes, and titles of the other class that each is
-compared with. More of one query tell little more, and cost as much as other queries do."""
-
-_CLEARLY_IRRELEVANT = 1.0
-"""Titles that get stuffed are graded below this: one that differs in a unit alone becomes
-ambiguous, not irrelevant, with the query behind it."""
-
-_MAX_TITLES = 100_000
-"""Titles that the corpus is learnt from; it bounds memory and time."""
-
-_KEYS = (*(row.name for row in TRANSFORMATIONS), *SUITES, OVERALL)
-
-
-def evaluate_robustness(
-    config: EvaluationConfig, data: Path, checkpoints: Mapping[str, Path], out: Path
-) -> dict[str, float]:
-    """Judge checkpoints and both lexical baselines by every suite.
-
-    Writes ``robustness.json`` (everything), ``robustness.parquet`` (the changed pairs with all
-    scores) and ``robustness.html`` (for people) into the evaluation ``out``.
-
-    Args:
-        config: Which split, and how.
-        data: Dataset with judgments.
-        checkpoints: Directory of each model, by the name it has in the tables.
-        out: Directory that ``relevance.evaluation.evaluate`` made.
-
-    Returns:
-        Overall share under ``<model>/robustness/overall``, and that of each transformation with
-        a pair under ``<model>/robustness/<transformation>``.
-
-    Raises:
-        ValueError: No judged pairs in the split, a name that is taken, or scores that are no
-            finite numbers.
-        OSError: ``out`` has such files, or ``data`` or a checkpoint is missing.
-    """
-    _check_names(checkpoints)
-    scorers = lexical_scorers(config, data)
-    for name, checkpoint in checkpoints.items():
-        scorers[name] = partial(_checkpoint_scores, checkpoint, name=name)
-    result, cases = _robustness(config, data, scorers)
-    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    with new_file(out / "robustness.parquet") as file:
-        cases.to_parquet(file, index=False)
-    with new_file(out / "robustness.html") as file:
-        file.write_text(page(result), encoding="utf-8")
-    with new_file(out / "robustness.json") as file:
-        file.write_text(text, encoding="utf-8")
-    return flatten(result)
+KEYS = (*(row.name for row in TRANSFORMATIONS), *SUITES, OVERALL)
+"""All that has a share."""
 
 
 def lexical_scorers(config: EvaluationConfig, data: Path) -> dict[str, Scorer]:
@@ -117,8 +62,8 @@ def lexical_scorers(config: EvaluationConfig, data: Path) -> dict[str, Scorer]:
 
 def robustness(
     config: EvaluationConfig, data: Path, scorers: Mapping[str, Scorer]
-) -> dict[str, Any]:
-    """Judge scorers by every suite; ``evaluate_robustness`` without files.
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Judge scorers by every suite.
 
     Args:
         config: Which split, and how. ``seed`` draws the changes and the resamples.
@@ -127,218 +72,50 @@ def robustness(
             ``relevance.evaluation.LEXICAL`` are what the others are compared with.
 
     Returns:
-        What ``robustness.json`` holds. Undefined numbers are None; a transformation that no pair
-        offers has 0 pairs.
+        What ``robustness.json`` holds, and the cases of ``robustness.parquet``. Undefined
+        numbers are None; a transformation that no pair offers has 0 pairs.
 
     Raises:
         ValueError: No judged pairs in the split, no scorer, or scores of the wrong number or not
             finite.
     """
-    return _robustness(config, data, scorers)[0]
-
-
-def flatten(result: Mapping[str, Any]) -> dict[str, float]:
-    """Every defined share under ``<model>/robustness/<transformation>``, overall first."""
-    return {
-        f"{model}/robustness/{name}": share["value"]
-        for model, found in result["models"].items()
-        for name, share in {OVERALL: found[OVERALL], **found["transformations"]}.items()
-        if share["value"] is not None
-    }
-
-
-def format_table(result: Mapping[str, Any]) -> str:
-    """Markdown table: a row per transformation, then suites and overall; a column per model."""
-    models = result["models"]
-    rows = [
-        [
-            row["name"],
-            row["suite"],
-            row["direction"],
-            f"{row['pairs']}",
-            *(_cell(found["transformations"][row["name"]]) for found in models.values()),
-        ]
-        for row in result["transformations"]
-    ]
-    rows += [
-        [
-            f"all of {suite}",
-            suite,
-            "",
-            f"{about['pairs']}",
-            *(_cell(found["suites"][suite]) for found in models.values()),
-        ]
-        for suite, about in result["suites"].items()
-    ]
-    rows.append(
-        [
-            OVERALL,
-            "",
-            "",
-            f"{result['changed']}",
-            *(_cell(found[OVERALL]) for found in models.values()),
-        ]
-    )
-    return _markdown(["transformation", "suite", "score", "pairs", *models], rows)
-
-
-def definitions_table() -> str:
-    """Markdown table of the transformations, for the guide."""
-    return _markdown(
-        ["transformation", "suite", "score", "change"],
-        [[row.name, row.suite, row.direction, row.meaning] for row in TRANSFORMATIONS],
-    )
-
-
-def robustness_table(
-    config: EvaluationConfig,
-    cases: pd.DataFrame,
-    models: Mapping[str, Sequence[str]],
-    reference: str,
-) -> str:
-    """Markdown rows that compare models of several seeds on the same changed pairs.
-
-    A pair counts with its mean over the seeds. Intervals resample queries; how far seeds differ
-    is what the last row shows.
-
-    Args:
-        config: Settings of the evaluation.
-        cases: ``robustness.parquet``, or several joined on transformation, query_id and item_id.
-        models: Names of each model's seeds, as in the columns ``<name>/share``.
-        reference: Model that the others' paired differences are from.
-
-    Raises:
-        ValueError: Unknown reference, a model without seeds, or an absent column.
-    """
-    if reference not in models:
-        raise ValueError(f"reference {reference!r}: unknown; there are {', '.join(models)}")
-    cases = cases.reset_index(drop=True)
-    for name, seeds in models.items():
-        if not seeds:
-            raise ValueError(f"model {name!r}: no seeds, want one or more")
-        for column in (f"{seed}/share" for seed in seeds):
-            if column not in cases:
-                raise ValueError(
-                    f"cases: no column {column!r}; there are {', '.join(map(str, cases.columns))}"
-                )
-    columns: dict[Hashable, FloatArray] = {
-        (name, seed): cases[f"{seed}/share"].to_numpy(float)
-        for name, seeds in models.items()
-        for seed in seeds
-    }
-    for name, seeds in models.items():
-        columns[name] = np.mean([columns[name, seed] for seed in seeds], axis=0)
-    measured = _Resampled.of(config, cases, columns)
-    others = [name for name in models if name != reference]
-    rows = [
-        [
-            f"all of {key}" if key in SUITES else key,
-            *(_cell(measured.plain(key, name)) for name in models),
-            *(_cell(measured.plain(key, name, reference), "+") for name in others),
-        ]
-        for key in _KEYS
-    ]
-    each = [
-        ", ".join(f"{measured.draws[(name, seed), OVERALL].value:.3f}" for seed in seeds)
-        for name, seeds in models.items()
-    ]
-    rows.append([f"{OVERALL}, each seed", *each, *[""] * len(others)])
-    return _markdown(
-        ["transformation", *models, *(f"{name} − {reference}" for name in others)], rows
-    )
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One changed pair and the titles of the other class it is compared with."""
-
-    transformation: Transformation
-    row: int
-    """Of the judged pairs."""
-    before: Pair
-    after: Pair
-    rivals: tuple[str, ...]
-    """Titles; none where the score should fall."""
-
-
-def _cases(config: EvaluationConfig, pairs: pd.DataFrame, corpus: Corpus) -> Iterator[_Case]:
-    grade = pairs["grade"].to_numpy(float)
-    queries, titles = list(pairs["query"]), list(pairs["title"])
-    drawn = [
-        hashlib.sha256(f"{config.seed}/{query}/{item}".encode()).digest()
-        for query, item in zip(pairs["query_id"], pairs["item_id"], strict=True)
-    ]
-    limit = min(_CLEARLY_IRRELEVANT, config.relevant_grade)
-    by_query = {
-        str(query_id): sorted(rows, key=drawn.__getitem__)
-        for query_id, rows in sorted(pairs.groupby("query_id").indices.items())
-    }
-    for transformation in TRANSFORMATIONS:
-        is_below = transformation.direction == "stays below"
-        for query_id, rows in by_query.items():
-            relevant = [row for row in rows if grade[row] >= config.relevant_grade]
-            irrelevant = [row for row in rows if grade[row] < config.relevant_grade]
-            subjects = [row for row in irrelevant if grade[row] < limit] if is_below else relevant
-            others = relevant if is_below else irrelevant
-            rivals: tuple[str, ...] = ()
-            if transformation.direction != "falls":
-                rivals = tuple(titles[row] for row in others[:RIVALS])
-                if not rivals:
-                    continue
-            changes = (
-                _Case(transformation, row, *change, rivals)
-                for row in subjects
-                if (
-                    change := transformation.change(
-                        Pair(queries[row], titles[row]),
-                        corpus,
-                        Random(f"{config.seed}/{transformation.name}/{query_id}"),
-                    )
-                )
-            )
-            yield from islice(changes, SUBJECTS)
-
-
-def _robustness(
-    config: EvaluationConfig, data: Path, scorers: Mapping[str, Scorer]
-) -> tuple[dict[str, Any], pd.DataFrame]:
     if not scorers:
         raise ValueError("robustness: no scorers, want one or more")
-    pairs = only_split(judged_pairs(data), config.split, data)
-    cases = list(_cases(config, pairs, Corpus.of(pairs["query"], _titles(data))))
-    asked = _Asked.of(pairs, cases)
-    table = _case_table(pairs, cases)
-    outcomes = {name: asked.outcome(name, scorer) for name, scorer in scorers.items()}
-    for name, outcome in outcomes.items():
-        table[f"{name}/before"] = outcome.before
-        table[f"{name}/after"] = outcome.after
-        table[f"{name}/share"] = outcome.share
+    changed = ChangedPairs.of(config, data)
+    scores = {name: scorer(changed.queries, changed.titles) for name, scorer in scorers.items()}
+    result, cases = judge_changes(config, changed, scores)
+    return about(read_card(data), data) | result, cases
+
+
+def judge_changes(
+    config: EvaluationConfig, changed: ChangedPairs, scores: Mapping[str, FloatArray]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Judge given scores; ``robustness`` without the dataset and the facts on it.
+
+    Args:
+        config: How.
+        changed: The changed pairs.
+        scores: Raw scores of each model, in the order of ``changed.queries``.
+    """
+    outcomes = {name: changed.outcome(name, given) for name, given in scores.items()}
+    cases = changed.table(outcomes)
     measured = _Resampled.of(
         config,
-        table,
+        cases,
         {
             (name, measure): values
             for name, outcome in outcomes.items()
             for measure, values in outcome.measures().items()
         },
     )
-    baselines = [name for name in LEXICAL if name in scorers]
-    rows = _rows_of(table["transformation"])
+    baselines = [name for name in LEXICAL if name in scores]
     result = {
-        **about(read_card(data), data),
         "split": config.split,
         "relevant_grade": config.relevant_grade,
         "resamples": config.resamples,
         "seed": config.seed,
-        "pairs": len(pairs),
-        "queries": pairs["query_id"].nunique(),
-        "changed": len(cases),
+        **_about_changes(changed, cases),
         "lexical": baselines,
-        "transformations": [_about_row(row, table) for row in TRANSFORMATIONS],
-        "suites": {
-            suite: {"pairs": int(rows[suite].sum()), "queries": measured.queries[suite]}
-            for suite in SUITES
-        },
         "models": {
             name: {
                 "sd": outcome.sd,
@@ -363,156 +140,140 @@ def _robustness(
         "differences": {
             name: {
                 baseline: {
-                    key: measured.plain(key, (name, "share"), (baseline, "share")) for key in _KEYS
+                    key: measured.plain(key, (name, "share"), (baseline, "share")) for key in KEYS
                 }
                 for baseline in baselines
             }
-            for name in scorers
+            for name in scores
             if name not in LEXICAL
         },
         "notes": _notes(config),
     }
-    return result, table
+    return result, cases
 
 
-def _titles(data: Path) -> Iterator[str]:
-    batches = open_table(data, "products").iter_batches(columns=["title"])
-    titles: Iterable[str] = (title for batch in batches for title in batch.column(0).to_pylist())
-    return islice((title for title in titles if title), _MAX_TITLES)
+def compare_changes(
+    config: EvaluationConfig,
+    changed: ChangedPairs,
+    scores: Mapping[str, Sequence[FloatArray]],
+    reference: str,
+) -> dict[str, Any]:
+    """Judge given scores of several seeds: means over them, and differences.
 
+    Args:
+        config: How.
+        changed: The changed pairs.
+        scores: Raw scores of each row, one array a seed, in the order of ``changed.queries``.
+        reference: Row that the others are compared with.
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What one model made of the changed pairs."""
-
-    before: FloatArray
-    """Raw scores. [cases]"""
-    after: FloatArray
-    """Raw scores. [cases]"""
-    right_before: FloatArray
-    """Share of the rivals on the right side before the change; NaN without rivals. [cases]"""
-    share: FloatArray
-    """How far each case went where it should, 0 to 1. [cases]"""
-    sd: float
-    """Standard deviation of the model's scores over the judged pairs."""
-    noise: float
-    """Median move in percentile under the changes that should leave a pair above, 0 to 1."""
-
-    def measures(self) -> dict[str, FloatArray]:
-        change = self.after - self.before
-        # a constant scorer has no standard deviation to count in
-        in_sd = change / self.sd if self.sd > 0 else np.full(len(change), np.nan)
-        return {
-            "share": self.share,
-            "right_before": self.right_before,
-            "change": change,
-            "change_sd": in_sd,
-        }
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Every different pair that a scorer is asked for, and where the cases find theirs."""
-
-    cases: Sequence[_Case]
-    place: Mapping[tuple[str, str], int]
-    """Number of each different (query, title)."""
-    judged: IntArray
-    """Place of each judged pair. [pairs]"""
-
-    @classmethod
-    def of(cls, pairs: pd.DataFrame, cases: Sequence[_Case]) -> _Asked:
-        place: dict[tuple[str, str], int] = {}
-        keys = list(zip(pairs["query"], pairs["title"], strict=True))
-        judged = np.array([place.setdefault(key, len(place)) for key in keys], np.int64)
-        for case in cases:
-            for pair in (case.before, case.after):
-                for title in (pair.title, *case.rivals):
-                    place.setdefault((pair.query, title), len(place))
-        return cls(cases, place, judged)
-
-    def outcome(self, name: str, scorer: Scorer) -> _Outcome:
-        queries, titles = (list(texts) for texts in zip(*self.place, strict=True))
-        scores = np.asarray(scorer(queries, titles), float)
-        _check_scores(name, scores, queries, titles)
-        ranked, sd = _without_rounding(scores, self.judged)
-        before, after, right_before, kept = np.full((4, len(self.cases)), np.nan)
-        fall = np.zeros(len(self.cases))
-        judged = np.sort(ranked[self.judged])
-        for i, case in enumerate(self.cases):
-            own = [self.place[pair.query, pair.title] for pair in (case.before, case.after)]
-            before[i], after[i] = scores[own]
-            percentile = _percentile(judged, ranked[own])
-            fall[i] = percentile[0] - percentile[1]
-            if case.rivals:
-                is_right = self._is_right(case, ranked)
-                right_before[i] = is_right[0].mean()
-                kept[i] = is_right.all(axis=0).mean()
-        direction = np.array([case.transformation.direction for case in self.cases], object)
-        harmless = fall[direction == "stays above"]
-        noise = float(np.median(np.abs(harmless))) if len(harmless) else 0.0
-        return _Outcome(
-            before=before,
-            after=after,
-            right_before=right_before,
-            share=np.where(direction == "falls", fall > noise, kept),
-            sd=sd,
-            noise=noise,
-        )
-
-    def _is_right(self, case: _Case, ranked: FloatArray) -> NDArray[np.bool_]:
-        """Which rivals are on the right side, before and after. [2, rivals]"""
-        sign = -1 if case.transformation.direction == "stays below" else 1
-        sides = []
-        for pair in (case.before, case.after):
-            rivals = ranked[[self.place[pair.query, title] for title in case.rivals]]
-            sides.append(sign * (ranked[self.place[pair.query, pair.title]] - rivals) > 0)
-        return np.array(sides)
-
-
-def _without_rounding(scores: FloatArray, judged: IntArray) -> tuple[FloatArray, float]:
-    """Scores in which differences of rounding are ties, and their standard deviation.
-
-    Batches of other lengths move a score of fp32 by some 1e-7 of its size, which is no order.
+    Returns:
+        The section ``robustness`` of ``comparison.json``. Undefined numbers are None.
     """
-    sd = float(scores[judged].std())
-    if sd <= 1e-7 * float(np.abs(scores).max()):
-        return np.zeros(len(scores)), 0.0
-    return np.round(scores / (1e-6 * sd)), sd
-
-
-def _percentile(judged: FloatArray, scores: FloatArray) -> FloatArray:
-    """Share of the judged scores below each score, equal ones counting half. [scores]"""
-    below = np.searchsorted(judged, scores, side="left")
-    return (below + np.searchsorted(judged, scores, side="right")) / (2 * len(judged))
-
-
-def _check_scores(
-    name: str, scores: FloatArray, queries: Sequence[str], titles: Sequence[str]
-) -> None:
-    if scores.shape != (len(queries),):
-        raise ValueError(f"model {name!r}: {scores.size} scores for {len(queries)} pairs")
-    wrong = np.flatnonzero(~np.isfinite(scores))
-    if len(wrong):
-        raise ValueError(
-            f"model {name!r}: score of query {queries[wrong[0]]!r}, title {titles[wrong[0]]!r} "
-            f"is {scores[wrong[0]]}, want a finite number ({len(wrong)} such pairs)"
-        )
-
-
-def _case_table(pairs: pd.DataFrame, cases: Sequence[_Case]) -> pd.DataFrame:
-    judged = pairs.iloc[[case.row for case in cases]].reset_index(drop=True)
-    return pd.DataFrame(
+    names = {row: [f"{row}-{run}" for run in range(len(runs))] for row, runs in scores.items()}
+    cases = changed.table(
         {
-            "transformation": pd.Series([c.transformation.name for c in cases], dtype=object),
-            **{column: judged[column] for column in ("query_id", "item_id", "source", "grade")},
-            "query_before": pd.Series([case.before.query for case in cases], dtype=object),
-            "title_before": pd.Series([case.before.title for case in cases], dtype=object),
-            "query_after": pd.Series([case.after.query for case in cases], dtype=object),
-            "title_after": pd.Series([case.after.title for case in cases], dtype=object),
-            "rivals": pd.Series([len(case.rivals) for case in cases], dtype="int64"),
+            name: changed.outcome(row, given)
+            for row, runs in scores.items()
+            for name, given in zip(names[row], runs, strict=True)
         }
     )
+    return {
+        **_about_changes(changed, cases),
+        **over_seeds(config, cases, names, reference),
+        "notes": _notes(config),
+    }
+
+
+def over_seeds(
+    config: EvaluationConfig,
+    cases: pd.DataFrame,
+    models: Mapping[str, Sequence[str]],
+    reference: str,
+) -> dict[str, Any]:
+    """Compare models of several seeds on the same changed pairs.
+
+    A pair counts with its mean over the seeds. Intervals resample queries.
+
+    Args:
+        config: Settings of the evaluation.
+        cases: ``robustness.parquet``, or several joined on transformation, query_id and item_id.
+        models: Names of each model's seeds, as in the columns ``<name>/share``.
+        reference: Model that the others' paired differences are from.
+
+    Returns:
+        By model and what has a share: ``shares``, with each seed's; ``less_reference``; and
+        ``changes``, the mean change of score in standard deviations, of transformations alone.
+
+    Raises:
+        ValueError: Unknown reference, a model without seeds, or an absent column.
+    """
+    if reference not in models:
+        raise ValueError(f"reference {reference!r}: unknown; there are {', '.join(models)}")
+    cases = cases.reset_index(drop=True)
+    values: dict[Hashable, FloatArray] = {}
+    for name, seeds in models.items():
+        if not seeds:
+            raise ValueError(f"model {name!r}: no seeds, want one or more")
+        for measure in ("share", "change_sd"):
+            for run, column in enumerate(f"{seed}/{measure}" for seed in seeds):
+                if column not in cases:
+                    raise ValueError(
+                        f"cases: no column {column!r}; "
+                        f"there are {', '.join(map(str, cases.columns))}"
+                    )
+                values[name, measure, run] = cases[column].to_numpy(float)
+            runs = [values[name, measure, run] for run in range(len(seeds))]
+            values[name, measure] = np.mean(runs, axis=0)
+    measured = _Resampled.of(config, cases, values)
+
+    def mean(key: str, name: str, measure: str) -> dict[str, Any]:
+        each = [measured.draws[(name, measure, run), key].value for run in range(len(models[name]))]
+        return measured.plain(key, (name, measure)) | over_runs(each)
+
+    return {
+        "shares": {name: {key: mean(key, name, "share") for key in KEYS} for name in models},
+        "less_reference": {
+            name: {key: measured.plain(key, (name, "share"), (reference, "share")) for key in KEYS}
+            for name in models
+            if name != reference
+        },
+        "changes": {
+            name: {row.name: mean(row.name, name, "change_sd") for row in TRANSFORMATIONS}
+            for name in models
+        },
+    }
+
+
+def write_robustness(result: Mapping[str, Any], cases: pd.DataFrame, directory: Path) -> None:
+    """Write ``robustness.json``, ``robustness.parquet`` and ``robustness.html``."""
+    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+    (directory / "robustness.json").write_text(text + "\n", encoding="utf-8")
+    cases.to_parquet(directory / "robustness.parquet", index=False)
+    (directory / "robustness.html").write_text(page(result), encoding="utf-8")
+
+
+def flatten(result: Mapping[str, Any]) -> dict[str, float]:
+    """Every defined share under ``<model>/robustness/<transformation>``, overall first."""
+    return {
+        f"{model}/robustness/{name}": share["value"]
+        for model, found in result["models"].items()
+        for name, share in {OVERALL: found[OVERALL], **found["transformations"]}.items()
+        if share["value"] is not None
+    }
+
+
+def _about_changes(changed: ChangedPairs, cases: pd.DataFrame) -> dict[str, Any]:
+    query_id = {name: cases["query_id"][rows] for name, rows in _rows_of(cases).items()}
+    return {
+        "pairs": len(changed.pairs),
+        "queries": changed.pairs["query_id"].nunique(),
+        "changed": len(cases),
+        "transformations": [_about_row(row, cases) for row in TRANSFORMATIONS],
+        "suites": {
+            suite: {"pairs": len(query_id[suite]), "queries": query_id[suite].nunique()}
+            for suite in SUITES
+        },
+    }
 
 
 def _about_row(row: Transformation, table: pd.DataFrame) -> dict[str, Any]:
@@ -556,7 +317,7 @@ class _Resampled:
                 transformation undefined.
         """
         query, query_ids = pd.factorize(table["query_id"], sort=True)
-        masks = _rows_of(table["transformation"])
+        masks = _rows_of(table)
         queries = {name: len(np.unique(query[mask])) for name, mask in masks.items()}
         estimators = {
             (key, name): _mean(each[mask], query[mask], len(query_ids))
@@ -580,8 +341,9 @@ class _Resampled:
         return plain_interval(draws.interval(), self.queries[name])
 
 
-def _rows_of(transformation: pd.Series) -> dict[str, NDArray[np.bool_]]:
+def _rows_of(cases: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
     """Which cases belong to each transformation, each suite and, all of them, to overall."""
+    transformation = cases["transformation"]
     suite = transformation.map({row.name: row.suite for row in TRANSFORMATIONS})
     return (
         {row.name: (transformation == row.name).to_numpy(bool) for row in TRANSFORMATIONS}
@@ -631,21 +393,3 @@ def _notes(config: EvaluationConfig) -> list[str]:
         f"Intervals: 95 % percentiles of {config.resamples} resamples of queries, drawn within "
         f"each source; differences are paired. Fewer than {MIN_QUERIES} queries get no interval.",
     ]
-
-
-def _cell(result: Mapping[str, Any], sign: str = "") -> str:
-    if result["value"] is None:
-        return "–"
-    value = f"{result['value']:{sign}.3f}"
-    if result["low"] is None:
-        return value
-    return f"{value} [{result['low']:{sign}.3f}, {result['high']:{sign}.3f}]"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in (header, rule, *rows)
-    )

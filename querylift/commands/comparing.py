@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,13 @@ def compare(
             min=0,
         ),
     ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Also change the pairs (typos, stuffed titles, other units) and score them.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train recipes over seeds and judge them side by side."""
@@ -92,6 +100,8 @@ def compare(
                 out,
                 reference=reference or "",
                 teacher_seed=teacher_seed,
+                with_robustness=robustness,
+                command=shlex.join(["querylift", *sys.argv[1:]]),
                 say=_say,
             )
         )

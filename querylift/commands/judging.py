@@ -61,7 +61,7 @@ def evaluate(
     """Judge checkpoints beside lexical baselines."""
     chosen = resolve(recipe, settings).evaluation
     from relevance.evaluation import evaluate as step
-    from relevance.robustness import evaluate_robustness, format_table
+    from relevance.robustness_tables import format_table
 
     named = _named(checkpoints)
     check_dataset(data)
@@ -69,10 +69,7 @@ def evaluate(
         target = out or Path(scratch) / "evaluation"
 
         def judge() -> dict[str, float]:
-            metrics = step(chosen, data, named, target)
-            if robustness:
-                metrics |= evaluate_robustness(chosen, data, named, target)
-            return metrics
+            return step(chosen, data, named, target, with_robustness=robustness)
 
         if as_json:
             report(judge, as_json=True)

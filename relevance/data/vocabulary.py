@@ -8,9 +8,10 @@ and measure on items that the words were not learnt from.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,14 +102,15 @@ def format_table(table: Path | Mapping[str, Mapping[str, float]]) -> str:
 
 def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: Texts) -> pa.Table:
     """The most frequent words that ``base`` splits, as ``_WORDS`` has them."""
-    counts = count_words(
-        texts.to_learn(),
-        min_count=config.min_count,
-        is_lowercased=base.backend_tokenizer.normalizer.normalize_str("A") == "a",
-    )
-    pairs = zip(counts.column("word").to_pylist(), counts.column("count").to_pylist(), strict=True)
-    folded = wordpiece.fold(base, pairs)
+    folded = _folded_counts(config, base, texts.to_learn())
     ranked = sorted(folded, key=lambda word: (-folded[word], word))
+    if config.only_shared:
+        titles = _folded_counts(config, base, texts.titles_to_learn())
+        queries = _folded_counts(config, base, texts.queries_to_learn())
+        shared = titles.keys() & queries.keys()
+        ranked = [word for word in ranked if word in shared]
+    if not config.with_numbers:
+        ranked = [word for word in ranked if not any(map(str.isdigit, word))]
     found: dict[str, list[str]] = {}
     for start in range(0, len(ranked), _CHUNK):
         if len(found) >= config.new_words:
@@ -117,6 +119,19 @@ def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: T
     words = list(found)[: config.new_words]
     columns = [words, [folded[word] for word in words], [found[word] for word in words]]
     return pa.table(dict(zip(_WORDS.names, columns, strict=True)), schema=_WORDS)
+
+
+def _folded_counts(
+    config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: Any
+) -> Counter[str]:
+    """How often each word stands in ``texts``, as ``base`` sees it; the rarer are left out."""
+    counts = count_words(
+        texts,
+        min_count=config.min_count,
+        is_lowercased=base.backend_tokenizer.normalizer.normalize_str("A") == "a",
+    )
+    pairs = zip(counts.column("word").to_pylist(), counts.column("count").to_pylist(), strict=True)
+    return wordpiece.fold(base, pairs)
 
 
 def _measure(

@@ -81,17 +81,19 @@ class Texts:
         self._queries = queries.filter(queries.query.notnull())
 
     def to_learn(self) -> Any:
-        """Titles of the other four fifths, and train queries by how often they were searched.
+        """``titles_to_learn`` and ``queries_to_learn``."""
+        return self.titles_to_learn().union(self.queries_to_learn())
 
-        Returns:
-            Ibis table of text and weight.
-        """
+    def titles_to_learn(self) -> Any:
+        """Titles of the other four fifths: Ibis table of text and weight."""
         titles = self._products.filter(~_is_held_out(self._products.item_id))
+        return titles.select(text=titles.title, weight=ibis.literal(1, "int64"))
+
+    def queries_to_learn(self) -> Any:
+        """Train queries by how often they were searched: Ibis table of text and weight."""
         queries = self._queries.filter(self._queries.split == "train")
         searches = ibis.greatest(queries.searches.fill_null(1), 1)
-        return titles.select(text=titles.title, weight=ibis.literal(1, "int64")).union(
-            queries.select(text=queries["query"], weight=searches)
-        )
+        return queries.select(text=queries["query"], weight=searches)
 
     def sample(self, limit: int) -> Iterator[str]:
         """At most ``limit`` texts to learn from, in an order that only they decide."""

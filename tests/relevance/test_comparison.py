@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,6 +21,9 @@ from relevance import comparison, plan
 from relevance.comparison import compare, flatten
 from relevance.comparison_page import markdown, page
 from relevance.configs import EvaluationConfig, Recipe
+from relevance.evaluation import served_probability
+from relevance.models import load
+from relevance.robustness import KEYS, robustness
 from tests.relevance.tiny_recipes import NONE, STUDENT, TEACHER
 
 STEPS = ("extend_vocabulary", "learn_terms", "pretrain", "finetune", "distill")
@@ -165,6 +171,10 @@ def test_the_pages_hold_the_same_numbers(compared: Path) -> None:
         assert f"{number:.3f}" in text
         assert f"{number:.3f}" in html
     assert f"{less['value']:+.3f} [{less['low']:+.3f}, {less['high']:+.3f}]" in text
+    for step in (step for run in found["training"] for step in run["steps"]):
+        for stage in (n.removesuffix("/seconds") for n in step["numbers"] if "/seconds" in n):
+            row = next(line for line in text.splitlines() if f"| {stage} |" in line)
+            assert "–" not in row  # seconds, examples a second, peak memory
     assert "distill-gold" in text
     assert "less teacher" in text
     assert html.count("<svg") == len(found["definitions"])
@@ -177,6 +187,82 @@ def test_flat_numbers_are_those_of_the_first_part(compared: Path) -> None:
     numbers = flatten(found)
     assert numbers["student/roc_auc"] == found["parts"][0]["models"]["student"]["roc_auc"]["value"]
     assert numbers["teacher/parameters"] == found["cost"]["models"]["teacher"]["parameters"]
+
+
+def test_calibration_is_judged_by_what_the_checkpoints_serve(
+    compared: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    places = {step["step"]: step["place"] for step in read(compared)["training"][0]["steps"]}
+    checkpoint = compared / "steps" / places["finetune-teacher"] / "result"
+    scores = np.linspace(-3, 3, 7)
+    served = served_probability(EvaluationConfig(), checkpoint, scores)
+    assert served is not None
+    np.testing.assert_array_equal(served, load(checkpoint).calibration.probability(scores))
+    strict = replace(TEACHER, evaluation=EvaluationConfig(split="train", resamples=20))
+    found = compare({"teacher": strict}, [0], [tiny_data], tmp_path, say=silent)
+    assert any("those that teacher serve" in note for note in found["notes"])
+
+
+# --------------------------------------------------------------------------------- robustness
+
+
+@pytest.fixture(scope="module")
+def robust(compared: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was compared, and then with robustness too."""
+    out = tmp_path_factory.mktemp("robust")
+    shutil.copytree(compared, out, dirs_exist_ok=True)
+    recipes = {"teacher": TEACHER, "student": STUDENT}
+    compare(recipes, [0, 1], [tiny_data], out, with_robustness=True, say=silent)
+    return out
+
+
+def test_robustness_has_every_row_and_change(robust: Path) -> None:
+    found = read(robust)["robustness"]
+    assert list(found["shares"]) == ["bm25", "token-overlap", "teacher", "student"]
+    assert set(found["less_reference"]) == set(found["shares"]) - {"teacher"}
+    assert all(set(shares) == set(KEYS) for shares in found["shares"].values())
+    assert found["changed"] > 0
+    student, teacher = (found["shares"][row]["typos"] for row in ("student", "teacher"))
+    assert len(student["seeds"]) == 2
+    assert student["value"] == pytest.approx(sum(student["seeds"]) / 2)
+    less = found["less_reference"]["student"]["typos"]["value"]
+    assert less == pytest.approx(student["value"] - teacher["value"])
+    assert flatten(read(robust))["student/robustness/typos"] == student["value"]
+
+
+def test_robustness_is_that_of_the_scores_in_its_files(robust: Path, tiny_data: Path) -> None:
+    file = next((robust / "robustness").glob("changed-student-seed1-valid-*.parquet"))
+    stored = pd.read_parquet(file)
+    known = stored.set_index(["query", "title"])["score"]
+
+    def score(queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+        return np.asarray(known.loc[list(zip(queries, titles, strict=True))])
+
+    alone, _ = robustness(STUDENT.evaluation, tiny_data, {"student": score})
+    found = read(robust)["robustness"]["shares"]["student"]
+    for suite, share in alone["models"]["student"]["suites"].items():
+        assert found[suite]["seeds"][1] == share["value"]
+
+
+def test_changed_pairs_are_scored_once(
+    robust: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(list((robust / "robustness").iterdir())) == 4
+    monkeypatch.setattr(comparison, "score_pairs", None)
+    recipes = {"teacher": TEACHER, "student": STUDENT}
+    before = read(robust)["robustness"]
+    compare(recipes, [0, 1], [tiny_data], robust, with_robustness=True, say=silent)
+    assert read(robust)["robustness"] == before
+
+
+def test_the_pages_have_robustness_where_it_was_asked_for(compared: Path, robust: Path) -> None:
+    for name in ("comparison.md", "index.html"):
+        assert "Robustness" not in (compared / name).read_text()
+        text = (robust / name).read_text()
+        for word in ("Robustness", "Shares less teacher", "Mean change of score", "all", *KEYS):
+            assert word in text
+    share = read(robust)["robustness"]["shares"]["student"]["typos"]
+    assert f"{share['value']:.3f} [{share['low']:.3f}" in (robust / "comparison.md").read_text()
 
 
 # ----------------------------------------------------------------------------------- refusals
@@ -256,8 +342,13 @@ def test_the_command_names_what_is_wrong(
 
 
 def test_the_command_prints_a_table_or_json(
-    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    given_to_shell = ["compare", "--data", "a shop", "--out", "runs/x"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/querylift", *given_to_shell])
     settings = [
         "ends_in=teacher",
         "teacher.guide_weight=0",
@@ -271,5 +362,8 @@ def test_the_command_prints_a_table_or_json(
     assert table.split()[:2] == ["model", "roc_auc"]
     assert "less bm25" in table
     assert "smoke" in table
+    made_by = (tmp_path / "comparison.md").read_text().splitlines()[2]
+    assert made_by == "    querylift compare --data 'a shop' --out runs/x"
+    assert "querylift compare --data" in (tmp_path / "index.html").read_text()
     command(recipes=["smoke"], seeds=["0"], split="test", as_json=True, **given)
     assert "smoke/roc_auc" in json.loads(capsys.readouterr().out)

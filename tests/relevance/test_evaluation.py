@@ -99,12 +99,16 @@ def scores_of(pairs: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 class TestEvaluate:
-    def inject(self, monkeypatch, scorer):
-        monkeypatch.setattr(module, "_checkpoint_scores", scorer)
+    def inject(self, monkeypatch, scores):
+        """Let every checkpoint have these scores, and serve no probabilities."""
+        monkeypatch.setattr(
+            module, "_checkpoint_scorer", lambda checkpoint, name: lambda queries, titles: scores
+        )
+        monkeypatch.setattr(module, "served_probability", lambda *given: None)
 
     def test_all_three_files_and_every_metric_come_out(self, data, tmp_path, monkeypatch):
         pairs = judged_pairs(data, "valid")
-        self.inject(monkeypatch, lambda checkpoint, queries, titles, name: pairs["grade"] + 0.0)
+        self.inject(monkeypatch, pairs["grade"] + 0.0)
         out = tmp_path / "out"
         values = evaluate(CONFIG, data, {"oracle": tmp_path / "model"}, out)
         assert sorted(path.name for path in out.iterdir()) == [
@@ -125,7 +129,7 @@ class TestEvaluate:
 
     def test_scores_parquet_holds_what_a_gate_needs(self, data, tmp_path, monkeypatch):
         pairs = judged_pairs(data, "valid")
-        self.inject(monkeypatch, lambda checkpoint, queries, titles, name: pairs["grade"] * 2)
+        self.inject(monkeypatch, pairs["grade"] * 2)
         evaluate(CONFIG, data, {"m": tmp_path}, tmp_path / "out")
         stored = pd.read_parquet(tmp_path / "out" / "scores.parquet")
         assert list(stored) == ["query_id", "item_id", "source", "grade", BM25, TOKEN_OVERLAP, "m"]
@@ -167,7 +171,7 @@ class TestEvaluate:
         pairs = judged_pairs(data, "valid")
         scores = pairs["grade"].to_numpy().copy()
         scores[5] = wrong
-        self.inject(monkeypatch, lambda checkpoint, queries, titles, name: scores)
+        self.inject(monkeypatch, scores)
         row = pairs.iloc[5]
         message = f"model 'm': score of query_id '{row['query_id']}', item_id '{row['item_id']}'"
         with pytest.raises(ValueError, match=message):
@@ -183,6 +187,70 @@ class TestEvaluate:
         (tmp_path / "out").mkdir()
         with pytest.raises(FileExistsError):
             evaluate(CONFIG, tmp_path / "absent", {}, tmp_path / "out")
+
+
+class TestServedProbabilities:
+    """Checkpoints whose calibration is far from what the pairs would have fitted."""
+
+    def checkpoint(self, path: Path, querylift: dict) -> Path:
+        path.mkdir()
+        (path / "config.json").write_text(json.dumps({"querylift": querylift}))
+        return path
+
+    def direct_ece(self, relevant, probability):
+        """Mean distance of ten bins, counted pair by pair."""
+        tenth = np.minimum((probability * 10).astype(int), 9)
+        bins = [tenth == b for b in range(10) if (tenth == b).any()]
+        gaps = [abs(probability[rows].mean() - relevant[rows].mean()) for rows in bins]
+        return np.average(gaps, weights=[rows.sum() for rows in bins])
+
+    @pytest.fixture
+    def evaluated(self, data, pairs, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            module,
+            "_checkpoint_scorer",
+            lambda checkpoint, name: lambda queries, titles: scores_of(pairs)["good"],
+        )
+        calibration = {"temperature": 0.5, "offset": 1.5}
+        checkpoints = {
+            "new": self.checkpoint(tmp_path / "new", {"calibration": calibration}),
+            "old": self.checkpoint(tmp_path / "old", {"family": "bert"}),
+        }
+
+        def run(config):
+            evaluate(config, data, checkpoints, tmp_path / "out")
+            return json.loads((tmp_path / "out" / "evaluation.json").read_text())
+
+        return run
+
+    def test_ece_and_f1_of_a_checkpoint_are_of_what_it_serves(self, evaluated, pairs):
+        found = evaluated(CONFIG)["models"]["new"]
+        probability = 1 / (1 + np.exp(-(scores_of(pairs)["good"] / 0.5 + 1.5)))
+        relevant = (pairs["grade"] >= 3).to_numpy()
+        assert found["ece"]["value"] == pytest.approx(self.direct_ece(relevant, probability))
+        hits = (relevant & (probability >= 0.5)).sum()
+        f1 = 2 * hits / (relevant.sum() + (probability >= 0.5).sum())
+        assert found["f1_relevant"]["value"] == pytest.approx(f1)
+
+    def test_all_else_is_as_without_them(self, evaluated, data, pairs, tmp_path):
+        found = evaluated(CONFIG)
+        plain = pd.read_parquet(tmp_path / "out" / "scores.parquet")
+        names = (BM25, TOKEN_OVERLAP, "new", "old")
+        expected = evaluate_scores(CONFIG, pairs, {name: plain[name] for name in names})
+        for name in (BM25, TOKEN_OVERLAP, "old"):
+            assert found["models"][name] == expected["models"][name]
+        for metric in ("roc_auc", "spearman", "pearson", "ndcg@10"):
+            assert found["models"]["new"][metric] == expected["models"]["new"][metric]
+        assert found["models"]["new"]["ece"]["value"] > expected["models"]["new"]["ece"]["value"]
+
+    def test_the_notes_say_which_are_whose(self, evaluated):
+        note = next(n for n in evaluated(CONFIG)["notes"] if n.startswith("Probabilities"))
+        assert "those that new serve" in note
+        assert "of the others, which serve none, Platt scaling cross-fitted" in note
+
+    def test_at_another_grade_nothing_serves_probabilities(self, evaluated):
+        found = evaluated(EvaluationConfig(resamples=40, relevant_grade=2))
+        assert found["models"]["new"] == found["models"]["old"]
 
 
 class TestScores:

@@ -137,3 +137,19 @@ def test_pooled_has_no_interval_where_a_source_has_too_few_queries(
     found = judge(CONFIG, judged[rows], kept, "base")
     assert part(found, "pooled")["models"]["best"]["roc_auc"]["low"] is None
     assert part(found, "all")["models"]["best"]["roc_auc"]["low"] is not None
+
+
+def test_calibration_is_judged_by_what_the_rows_serve(
+    judged: pd.DataFrame, scores: Mapping[str, list[np.ndarray]], found: dict[str, Any]
+) -> None:
+    relevant = (judged["grade"] >= 3).to_numpy()
+    # one bin alone: its error is the distance of two means
+    served = {"best": [np.full(len(judged), p) for p in (0.95, 0.92, 0.99)]}
+    again = judge(CONFIG, judged, scores, "base", served)
+    ece = part(again, "all")["models"]["best"]["ece"]
+    np.testing.assert_allclose(ece["seeds"], np.array([0.95, 0.92, 0.99]) - relevant.mean())
+    for row in ("bm25", "base", "better"):
+        assert part(again, "all")["models"][row] == part(found, "all")["models"][row]
+    area = part(again, "all")["models"]["best"]["roc_auc"]
+    assert area == part(found, "all")["models"]["best"]["roc_auc"]
+    assert any("those that best serve" in note for note in again["notes"])

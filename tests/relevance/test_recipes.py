@@ -14,7 +14,11 @@ from relevance.regularisers import forward_passes
 
 ROWS = {
     "ablation_bert": set[str](),
-    "ablation_vocabulary": {"vocabulary.new_words"},
+    "ablation_vocabulary": {
+        "vocabulary.new_words",
+        "vocabulary.only_shared",
+        "vocabulary.with_numbers",
+    },
     "ablation_drs": {"teacher.layout"},
     "ablation_terms": {"teacher.has_terms"},
     "ablation_at": {"teacher.loss.regulariser"},

@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from relevance import robustness as module
+from relevance import changed_pairs as module
+from relevance import evaluation
 from relevance.baselines import BM25, TOKEN_OVERLAP
 from relevance.bootstrap import resample_counts
 from relevance.configs import EvaluationConfig
@@ -22,17 +23,18 @@ from relevance.data.market import MarketConfig, make_market
 from relevance.data.pairs import judged_pairs
 from relevance.data.readers import import_dataset
 from relevance.data.tables import TABLES, DatasetCard, write_card, write_table
+from relevance.evaluation import evaluate
 from relevance.robustness import (
+    KEYS,
     OVERALL,
-    definitions_table,
-    evaluate_robustness,
+    compare_changes,
     flatten,
-    format_table,
     lexical_scorers,
+    over_seeds,
     robustness,
-    robustness_table,
 )
 from relevance.robustness_page import page
+from relevance.robustness_tables import definitions_table, format_table, robustness_table
 from relevance.transformations import SUITES, TRANSFORMATIONS, quantities
 
 CONFIG = EvaluationConfig(resamples=50)
@@ -139,7 +141,7 @@ class TestScorers:
     @pytest.fixture
     def result(self, data):
         rng = np.random.default_rng(0)
-        return robustness(
+        result, _ = robustness(
             CONFIG,
             data,
             {
@@ -151,6 +153,7 @@ class TestScorers:
                 "trigrams": each(trigrams),
             },
         )
+        return result
 
     def test_every_transformation_is_offered_by_the_toy_shop(self, result):
         assert [row["name"] for row in result["transformations"]] == NAMES
@@ -197,7 +200,7 @@ def test_a_random_scorer_earns_a_quarter_or_a_third(shop):
         )
         for seed in range(8)
     }
-    result = robustness(EvaluationConfig(resamples=1, split="train"), shop, scorers)
+    result, _ = robustness(EvaluationConfig(resamples=1, split="train"), shop, scorers)
 
     def mean(name):
         return np.mean([m["transformations"][name]["value"] for m in result["models"].values()])
@@ -209,7 +212,7 @@ def test_a_random_scorer_earns_a_quarter_or_a_third(shop):
 
 
 def test_a_monotone_change_of_scale_changes_no_share(data):
-    result = robustness(
+    result, _ = robustness(
         CONFIG,
         data,
         {
@@ -228,7 +231,7 @@ class TestStatistics:
     @pytest.fixture
     def both(self, shop):
         scorers = lexical_scorers(CONFIG, shop) | {"trigrams": each(trigrams)}
-        return module._robustness(CONFIG, shop, scorers)
+        return robustness(CONFIG, shop, scorers)
 
     def test_shares_are_those_computed_directly(self, shop, both):
         result, cases = both
@@ -341,6 +344,27 @@ class TestStatistics:
         with pytest.raises(ValueError, match="model 'a': no seeds"):
             robustness_table(CONFIG, cases, {"a": []}, "a")
 
+    def test_several_seeds_are_compared_as_their_parquet_is(self, shop, both):
+        result, cases = both
+        changed = module.ChangedPairs.of(CONFIG, shop)
+        asked = {
+            name: scorer(changed.queries, changed.titles)
+            for name, scorer in (lexical_scorers(CONFIG, shop) | {"3": each(trigrams)}).items()
+        }
+        scores = {BM25: [asked[BM25]], "mine": [asked["3"], asked[TOKEN_OVERLAP]]}
+        found = compare_changes(CONFIG, changed, scores, BM25)
+        names = {BM25: [BM25], "mine": ["trigrams", TOKEN_OVERLAP]}
+        same = over_seeds(CONFIG, cases, names, BM25)
+        assert {key: found[key] for key in same} == same
+        assert set(found["shares"]["mine"]) == set(KEYS)
+        alone = [result["models"][name] for name in names["mine"]]
+        overall = found["shares"]["mine"][OVERALL]
+        assert overall["seeds"] == [model[OVERALL]["value"] for model in alone]
+        assert overall["sd"] == pytest.approx(np.std(overall["seeds"], ddof=1))
+        moved = [model["transformations"]["stacked-query"]["change_sd"]["value"] for model in alone]
+        assert found["changes"]["mine"]["stacked-query"]["value"] == pytest.approx(np.mean(moved))
+        assert set(found["less_reference"]) == {"mine"}
+
 
 class TestChanges:
     def test_two_processes_with_other_hash_seeds_change_alike(self, data):
@@ -349,7 +373,7 @@ class TestChanges:
             "from relevance.configs import EvaluationConfig\n"
             "from relevance import robustness as r\n"
             f"data = pathlib.Path({str(data)!r})\n"
-            "_, cases = r._robustness(EvaluationConfig(resamples=5), data, "
+            "_, cases = r.robustness(EvaluationConfig(resamples=5), data, "
             "r.lexical_scorers(EvaluationConfig(), data))\n"
             "print(hashlib.sha256(cases.to_csv().encode()).hexdigest())"
         )
@@ -369,26 +393,26 @@ class TestChanges:
     def test_another_seed_draws_other_changes(self, data):
         def typos(seed):
             config = EvaluationConfig(resamples=1, seed=seed)
-            cases = module._robustness(config, data, {"bag": each(bag_of_words)})[1]
+            cases = robustness(config, data, {"bag": each(bag_of_words)})[1]
             return set(cases[cases["transformation"] == "neighbour-key"]["query_after"])
 
         assert typos(0) == typos(0) != typos(1)
 
     def test_a_query_gets_one_typo_of_each_kind(self, shop):
-        _, cases = module._robustness(CONFIG, shop, {"bag": each(bag_of_words)})
+        _, cases = robustness(CONFIG, shop, {"bag": each(bag_of_words)})
         typos = cases[cases["transformation"].isin(["swapped-letters", "dropped-letter"])]
         per_query = typos.groupby(["transformation", "query_id"])["query_after"].nunique()
         assert (per_query == 1).all()
         assert (typos["query_after"] != typos["query_before"]).all()
 
     def test_stuffed_titles_are_clearly_irrelevant_and_the_others_relevant(self, shop):
-        _, cases = module._robustness(CONFIG, shop, {"bag": each(bag_of_words)})
+        _, cases = robustness(CONFIG, shop, {"bag": each(bag_of_words)})
         is_below = cases["transformation"].isin(BELOW)
         assert (cases[is_below]["grade"] < 1).all()
         assert (cases[~is_below]["grade"] >= 3).all()
 
     def test_each_changed_quantity_is_one_that_the_title_does_not_have(self, shop):
-        _, cases = module._robustness(CONFIG, shop, {"bag": each(bag_of_words)})
+        _, cases = robustness(CONFIG, shop, {"bag": each(bag_of_words)})
         for row in cases[
             cases["transformation"].isin(["changed-quantity", "changed-unit"])
         ].itertuples():
@@ -399,22 +423,31 @@ class TestChanges:
 
 
 class TestEvaluate:
-    def test_all_three_files_come_out_and_hold_the_same(self, data, tmp_path, monkeypatch):
+    def test_all_files_come_out_and_hold_the_same(self, data, tmp_path, monkeypatch):
+        loaded = []
         monkeypatch.setattr(
-            module, "_checkpoint_scores", lambda checkpoint, q, t, name: each(trigrams)(q, t)
+            evaluation,
+            "_checkpoint_scorer",
+            lambda checkpoint, name: loaded.append(name) or each(trigrams),
         )
+        monkeypatch.setattr(evaluation, "served_probability", lambda *given: None)
         out = tmp_path / "out"
-        out.mkdir()
-        values = evaluate_robustness(CONFIG, data, {"mine": tmp_path / "model"}, out)
+        values = evaluate(CONFIG, data, {"mine": tmp_path / "model"}, out, with_robustness=True)
         assert sorted(path.name for path in out.iterdir()) == [
+            "evaluation.json",
+            "index.html",
             "robustness.html",
             "robustness.json",
             "robustness.parquet",
+            "scores.parquet",
         ]
+        assert loaded == ["mine"]  # once for both
+        assert 'href="robustness.html"' in (out / "index.html").read_text()
         result = json.loads((out / "robustness.json").read_text())
-        assert flatten(result) == values
-        assert {name.split("/")[0] for name in values} == {BM25, TOKEN_OVERLAP, "mine"}
-        assert {name.split("/")[2] for name in values} == {OVERALL, *NAMES}
+        shares = flatten(result)
+        assert shares.items() <= values.items()
+        assert {name.split("/")[0] for name in shares} == {BM25, TOKEN_OVERLAP, "mine"}
+        assert {name.split("/")[2] for name in shares} == {OVERALL, *NAMES}
         assert result["dataset"] == "toy"
         assert set(result["differences"]["mine"]) == {BM25, TOKEN_OVERLAP}
         cases = pd.read_parquet(out / "robustness.parquet")
@@ -427,10 +460,14 @@ class TestEvaluate:
         table = format_table(result)
         assert all(f"| {name} " in table for name in (*NAMES, OVERALL))
 
-    def test_files_are_never_overwritten(self, data, tmp_path):
-        evaluate_robustness(CONFIG, data, {}, tmp_path)
-        with pytest.raises(FileExistsError, match="robustness"):
-            evaluate_robustness(CONFIG, data, {}, tmp_path)
+    def test_without_robustness_there_is_no_link_to_it(self, data, tmp_path):
+        evaluate(CONFIG, data, {}, tmp_path / "out")
+        assert "robustness.html" not in (tmp_path / "out" / "index.html").read_text()
+
+    def test_the_suites_come_out_as_without_an_evaluation(self, data, tmp_path):
+        evaluate(CONFIG, data, {}, tmp_path / "out", with_robustness=True)
+        stored = json.loads((tmp_path / "out" / "robustness.json").read_text())
+        assert stored == robustness(CONFIG, data, lexical_scorers(CONFIG, data))[0]
 
 
 class TestRefusals:
@@ -459,7 +496,7 @@ def test_a_change_that_no_pair_offers_has_a_row_of_zero_pairs(data, monkeypatch)
     monkeypatch.setitem(JUDGED, "bottle 500 ml", ["Bottle A", "Bottle B", "Opener", "Napkin"])
     plain = write_dataset(data.parent / "plain")
     monkeypatch.setattr(module, "_titles", lambda data: iter(()))
-    result = robustness(CONFIG, plain, {"bag": each(bag_of_words)})
+    result, _ = robustness(CONFIG, plain, {"bag": each(bag_of_words)})
     row = next(row for row in result["transformations"] if row["name"] == "split-compound")
     assert (row["pairs"], row["queries"], row["example"]) == (0, 0, None)
     share = result["models"]["bag"]["transformations"]["split-compound"]
@@ -472,7 +509,7 @@ def test_a_change_that_no_pair_offers_has_a_row_of_zero_pairs(data, monkeypatch)
 
 def test_judged_pairs_that_offer_nothing_at_all_give_only_zeros(tmp_path):
     data = write_dataset_of_one(tmp_path / "data")
-    result = robustness(CONFIG, data, {"bag": each(bag_of_words)})
+    result, _ = robustness(CONFIG, data, {"bag": each(bag_of_words)})
     assert result["changed"] == 0
     assert result["models"]["bag"][OVERALL]["value"] is None
     assert flatten(result) == {}
@@ -501,7 +538,7 @@ def test_the_guide_lists_every_transformation_as_the_code_does(root):
 def test_real_data_offers_pairs_for_every_suite(shared_data, tmp_path, name):
     import_dataset(name, shared_data(name), tmp_path / name)
     config = EvaluationConfig(resamples=1, split="train")
-    result = robustness(config, tmp_path / name, lexical_scorers(config, tmp_path / name))
+    result, _ = robustness(config, tmp_path / name, lexical_scorers(config, tmp_path / name))
     pairs = {suite: found["pairs"] for suite, found in result["suites"].items()}
     assert min(pairs.values()) >= 20, pairs
     assert all(found["queries"] >= 5 for found in result["suites"].values())

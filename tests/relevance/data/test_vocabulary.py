@@ -28,7 +28,7 @@ from transformers import (
 from relevance.configs import VocabularyConfig
 from relevance.data import wordpiece
 from relevance.data.tables import TABLES, DatasetCard, table_path, write_card, write_table
-from relevance.data.vocabulary import extend_vocabulary, format_table
+from relevance.data.vocabulary import _new_words, extend_vocabulary, format_table
 from relevance.data.words import PUNCTUATION, count_words, open_texts
 
 WORDS = [
@@ -296,6 +296,27 @@ def test_zero_new_words_change_nothing(tmp_path: Path) -> None:
     metrics = extend_vocabulary(config, shop(tmp_path / "data"), tmp_path / "out")
     assert metrics["vocabulary/words_added"] == 0
     assert metrics["vocabulary/saved_per_pair"] == 0
+
+
+def test_words_of_one_side_or_with_numbers_can_be_left_out(tmp_path: Path) -> None:
+    titles = ["waterbottle lamp 24volts jornox"] * 60
+    asked = [("wattrbottle lamp 24volts waterbottle", "train", 9), ("jornox", "valid", 9)]
+    data = make_dataset(tmp_path / "data", titles, asked)
+    kinds = {
+        "all": VocabularyConfig(base_size=200, min_count=2),
+        "shared": VocabularyConfig(base_size=200, min_count=2, only_shared=True),
+        "plain": VocabularyConfig(base_size=200, min_count=2, only_shared=True, with_numbers=False),
+    }
+    # a base of letters splits every word
+    base, _ = tokenizers()
+    found = {}
+    with open_texts(data) as texts:
+        for name, config in kinds.items():
+            table = _new_words(config, base, texts)
+            found[name] = set(table["word"].to_pylist())
+    assert {"wattrbottle", "waterbottle", "jornox", "24volts"} <= found["all"]
+    assert found["shared"] == found["all"] - {"wattrbottle", "jornox"}
+    assert found["plain"] == found["shared"] - {"24volts"}
 
 
 def test_words_of_held_out_items_and_other_splits_are_not_learnt(tmp_path: Path) -> None:
