@@ -32,10 +32,9 @@ from relevance.evaluation import (
     token_overlap,
 )
 from relevance.files import new_file
-from relevance.inference import score_pairs
+from relevance.inference import load_scorer, score_pairs
 from relevance.judging import judge
 from relevance.metrics import FloatArray
-from relevance.models import load
 from relevance.plan import chain, record, trained_models
 from relevance.robustness import compare_changes
 from relevance.steps import Say, Step, locked, make_all
@@ -271,7 +270,7 @@ def _changed_step(
 def _scores(name: str, place: Path, model: Step, pairs: pd.DataFrame, kept: list[str]) -> Step:
     def make() -> None:
         queries, titles = list(pairs["query"]), list(pairs["title"])
-        checkpoint = load(model.result)
+        checkpoint = load_scorer(model.result)
         scores = score_pairs(checkpoint, queries, titles, precision=PRECISION, progress=name)
         with new_file(place) as partial_file:
             pairs[kept].assign(score=scores).to_parquet(partial_file, index=False)

@@ -332,10 +332,9 @@ def token_overlap(train: pd.DataFrame, relevant_grade: float) -> TokenOverlap:
 
 def _checkpoint_scorer(checkpoint: Path, name: str) -> Scorer:
     # imported here so that judging given scores needs no torch
-    from relevance.inference import score_pairs
-    from relevance.models import load
+    from relevance.inference import load_scorer, score_pairs
 
-    return partial(score_pairs, load(checkpoint), progress=f"score {name}")
+    return partial(score_pairs, load_scorer(checkpoint), progress=f"score {name}")
 
 
 def served_probability(
@@ -536,7 +535,7 @@ def probability_note(served: Sequence[str]) -> str:
         return f"Probabilities: {fitted}."
     return (
         f"Probabilities, of which F1 and ECE are: those that {', '.join(served)} serve, calibrated "
-        f"on queries held out of training; of the others, which serve none, {fitted}."
+        f"on judgments that training held out; of the others, which serve none, {fitted}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from relevance.data.pairs import Pair
+from relevance.models import load
 from relevance.models.base import DualEncoder, Model
 
 BATCH = 128
+
+
+def load_scorer(checkpoint: Path) -> Model:
+    """Read a checkpoint onto the accelerator, where there is one; see ``relevance.models.load``."""
+    return load(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def score_pairs(

@@ -335,10 +335,9 @@ def _check_same_model(checkpoint: Path, scores: pd.DataFrame, model: str, evalua
 
 
 def _scores(checkpoint: Path, pairs: pd.DataFrame) -> Any:
-    from relevance.inference import score_pairs
-    from relevance.models import load
+    from relevance.inference import load_scorer, score_pairs
 
-    return score_pairs(load(checkpoint), list(pairs["query"]), list(pairs["title"]))
+    return score_pairs(load_scorer(checkpoint), list(pairs["query"]), list(pairs["title"]))
 
 
 def _difference(

@@ -154,15 +154,17 @@ def score(
 
     @functools.cache
     def model() -> Any:
-        from relevance.models import load
+        from relevance.inference import load_scorer
 
-        return load(checkpoint)
+        return load_scorer(checkpoint)
 
     def scores(queries: Sequence[str], titles: Sequence[str]) -> Scores:
+        from relevance.calibration import Calibration
         from relevance.inference import score_pairs
 
         raw = score_pairs(model(), queries, titles, precision=precision)
-        return raw, model().calibration.probability(raw)
+        # without any, the score is the logit of the grade's share
+        return raw, (model().calibration or Calibration()).probability(raw)
 
     rows = score_file(scores, pairs, out)
     print(f"{rows:,} pairs scored into {out}")

@@ -68,8 +68,8 @@ def load(checkpoint: Path) -> Model:
             f"{checkpoint / 'config.json'}: family {family!r} is unknown; "
             f"there are {', '.join(FAMILIES)}"
         )
-    calibration = Calibration(**settings.pop("calibration", {}))
+    calibration = settings.pop("calibration", None)
     model = FAMILIES[family](**settings).read(checkpoint)
-    model.calibration = calibration
+    model.calibration = Calibration(**calibration) if calibration else None
     model.eval()
     return model

@@ -29,8 +29,8 @@ class Model(nn.Module, ABC):
     config: Any
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    calibration: Calibration = Calibration()
-    """Fitted on dev queries at the end of training."""
+    calibration: Calibration | None = None
+    """Fitted on dev queries at the end of training; None where they could not tell."""
 
     @abstractmethod
     def collate(self, pairs: Sequence[Pair]) -> Batch:

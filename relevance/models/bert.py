@@ -103,7 +103,9 @@ class Bert(Model):
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Logits. [pairs]"""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        known = ("input_ids", "attention_mask", "token_type_ids")
+        # a student's batch, which a teacher sees too, may say more
+        inputs = {name: batch[name] for name in known if name in batch}
         logits: torch.Tensor = self.network(**inputs).logits  # [pairs, 1]
         return logits[:, 0].float()
 

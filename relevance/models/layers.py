@@ -98,7 +98,7 @@ def write_network(model: Model, checkpoint: Path) -> None:
     fields = json.loads(path.read_text())
     fields["querylift"] = {
         "family": model.family,
-        "calibration": asdict(model.calibration),
+        "calibration": asdict(model.calibration) if model.calibration else None,
         **asdict(model.config),
     }
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")

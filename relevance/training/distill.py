@@ -124,7 +124,8 @@ def distill(
     if judged is not None:
         dev = judged_examples(data, "dev")
         student.learn_by(config.loss)
-        # they come first and are no duplicates, so the first scores are theirs
+        # they come first, a pair once, so the first scores are theirs
+        assert not judged.duplicated(["query_id", "item_id"]).any()
         if config.gold.steps:
             gold = judged.assign(score=pairs["score"].to_numpy()[: len(judged)])
             numbers |= _learn_gold(config, student, gold, dev, seed, work, key)
@@ -268,9 +269,17 @@ def _learn_relations(
         ]
         return torch.stack(losses).sum()
 
-    # only the encoder learns here, so the head must not wait for gradients across processes
-    student.network.classifier.requires_grad_(False)
-    student.network.base_model.pooler.requires_grad_(False)
+    # what comes after the last relations has no gradient, and across processes none is waited for
+    network: Any = student.network
+    last = network.base_model.encoder.layer[-1]
+    for idle in (
+        last.attention.output,
+        last.intermediate,
+        last.output,
+        network.base_model.pooler,
+        network.classifier,
+    ):
+        idle.requires_grad_(False)
     stage = Stage(
         "distill-relations",
         student,

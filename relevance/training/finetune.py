@@ -22,10 +22,10 @@ from relevance.data.tables import MAX_GRADE, data_hash, has_table
 from relevance.data.weak import weak_pairs
 from relevance.encoders import check_encoder
 from relevance.files import refuse_existing, sha256
-from relevance.inference import score_pairs
+from relevance.inference import load_scorer, score_pairs
 from relevance.manifest import MANIFEST, verify
 from relevance.metrics import roc_auc
-from relevance.models import family_config, load, save
+from relevance.models import family_config, save
 from relevance.models.base import Model
 from relevance.models.layers import set_dropout
 from relevance.training.loop import (
@@ -163,7 +163,7 @@ def guided(pairs: pd.DataFrame, guide: Path | None, weight: float) -> pd.DataFra
     if guide is None or weight == 0:
         return pairs.dropna(subset="label")
     scores = score_pairs(
-        load(guide),
+        load_scorer(guide),
         list(pairs["query"]),
         list(pairs["title"]),
         precision=native_precision(),

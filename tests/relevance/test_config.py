@@ -1,5 +1,6 @@
 """Overrides of configs: typed, checked, and errors that say what is right."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -112,3 +113,21 @@ def test_unknown_recipes_and_impossible_values_are_refused() -> None:
         override(Recipe(), ["teacher.stage_a.lr=-1"])
     with pytest.raises(ValueError, match="OptimConfig has no field 'rl'; it has steps, batch_size"):
         override(OptimConfig(), ["rl=1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["heat_until=0.6,0.9"], "heat (1.0,) and heat_until (0.6, 0.9) differ in length"),
+        (["heat=4,1", "heat_until=0.6,0.9"], "want rising shares above 0 up to 1: the schedule"),
+        (["heat=4,1", "heat_until=1,1"], "the schedule must cover the run"),
+        (["heat=0"], "want factors above 0"),
+        (["regulariser.epsilon=-1"], "epsilon is -1.0, want 0 or more"),
+        (["regulariser.weights=0.5,0.5"], "want three, none below 0"),
+        (["word_drop=-1"], "word_drop is -1.0, want 0 or more"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(settings: list[str], message: str) -> None:
+    given = [f"teacher.loss.{setting}" for setting in settings]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        recipe_config("ablation_cat", given)
