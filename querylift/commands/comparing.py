@@ -75,14 +75,12 @@ def compare(
     """Train recipes over seeds and judge them side by side."""
     names = _parts(recipes)
     given = [*(settings or []), *([f"evaluation.split={split}"] if split else [])]
-    for setting in given:
-        if setting.partition("=")[0].strip() == "seed":
-            raise ValueError(f"--set {setting}: each recipe gets every seed of --seeds")
+    own = _settings(names, given)
     chosen = {}
     for name in names:
         if name in chosen:
             raise ValueError(f"--recipes: {name!r} is given twice")
-        chosen[name] = resolve(name, given)
+        chosen[name] = resolve(name, own[name])
     numbers = [_seed(text) for text in _parts(seeds or ["0,1,2"])]
     for path in data:
         check_dataset(path)
@@ -118,6 +116,28 @@ def compare(
 def _parts(texts: Sequence[str]) -> list[str]:
     """What was given one by one, or with commas."""
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _settings(recipes: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
+    """Settings of each recipe: those of all, and those of ``NAME,NAME:KEY=VALUE``.
+
+    Raises:
+        ValueError: A setting of the seed, or for a recipe that is not compared.
+    """
+    own: dict[str, list[str]] = {name: [] for name in recipes}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        names, colon, key = key.rpartition(":")
+        if key.strip() == "seed":
+            raise ValueError(f"--set {setting}: each recipe gets every seed of --seeds")
+        for name in _parts([names]) if colon else own:
+            if name not in own:
+                raise ValueError(
+                    f"--set {setting}: recipe {name!r} is not compared; there are "
+                    f"{', '.join(recipes)}"
+                )
+            own[name].append(f"{key}{equals}{value}")
+    return own
 
 
 def _seed(text: str) -> int:

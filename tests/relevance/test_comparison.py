@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from querylift.commands.comparing import _settings
 from querylift.commands.comparing import compare as command
 from relevance import comparison, plan
 from relevance.comparison import compare, flatten
@@ -330,6 +331,8 @@ def test_a_split_without_judgments_is_refused_before_training(
         ({"recipes": ["smoke,smoke"]}, "--recipes: 'smoke' is given twice"),
         ({"recipes": ["smoke"], "seeds": ["0,x"]}, "--seeds 'x': want whole numbers"),
         ({"recipes": ["smoke"], "settings": ["seed=3"]}, "--set seed=3: each recipe gets"),
+        ({"recipes": ["smoke"], "settings": ["shop:dual.dropout=0"]}, "'shop' is not compared"),
+        ({"recipes": ["smoke"], "settings": ["smoke:dual.rl=0"]}, "dual.rl: FinetuneConfig"),
         ({"recipes": ["smoke"], "split": "nosuch"}, "evaluation.split=nosuch"),
     ],
 )
@@ -339,6 +342,15 @@ def test_the_command_names_what_is_wrong(
     with pytest.raises(ValueError, match=message):
         command(data=[tiny_data], out=tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_can_be_of_some_recipes_alone() -> None:
+    given = ["dual.dropout=0", "a,b:teacher.dropout=0.2", "b:teacher.dropout=0.3"]
+    assert _settings(["a", "b", "c"], given) == {
+        "a": ["dual.dropout=0", "teacher.dropout=0.2"],
+        "b": ["dual.dropout=0", "teacher.dropout=0.2", "teacher.dropout=0.3"],
+        "c": ["dual.dropout=0"],
+    }
 
 
 def test_the_command_prints_a_table_or_json(
