@@ -212,8 +212,8 @@ def ablation_cat() -> Recipe:
     return _with_loss(ablation_terms(), LossConfig(regulariser=_CAT))
 
 
-def ablation_distillation() -> Recipe:
-    """Ablation of ei-SRC, row 7: and a teacher, ``bert_base``."""
+def ei_src_mini() -> Recipe:
+    """ei-SRC in full, row 7: all parts of its ablation, and a teacher, ``bert_base``."""
     base, row = bert_base(), ablation_cat()
     return replace(
         base,
@@ -232,13 +232,6 @@ def ablation_distillation() -> Recipe:
             gold=_STAGE_B,
         ),
     )
-
-
-def ei_src_mini() -> Recipe:
-    """ei-SRC in full: all parts of its ablation, and five times as long with its teacher."""
-    row = ablation_distillation()
-    logits = replace(row.distill.logits, steps=5 * row.distill.logits.steps)
-    return replace(row, distill=replace(row.distill, logits=logits))
 
 
 def regulariser_none() -> Recipe:
@@ -310,7 +303,6 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
         ablation_terms,
         ablation_at,
         ablation_cat,
-        ablation_distillation,
         regulariser_none,
         regulariser_fgm,
         regulariser_pgd,
