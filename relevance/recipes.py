@@ -84,6 +84,7 @@ def shop() -> Recipe:
         distill=DistillConfig(
             family="ei_src",
             has_terms=True,
+            dropout=0.0,
             loss=LossConfig(regulariser=_CAT),
             weak=WeakPairsConfig(pairs=3_000),
             # teacher and student have one shape, and the student's words start as the teacher's
