@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from kfp import dsl
 
 from relevance.registry import StepRun, flatten, step_run
+from relevance.steps import locked
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,5 @@ def resumable(state: str, name: str) -> Iterator[Path | None]:
         return
     directory = Path(state) / name
     directory.mkdir(parents=True, exist_ok=True)
-    with directory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory.with_suffix(".lock"), wait=True):
         yield directory

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from relevance.configs import EvaluationConfig
 from relevance.data.pairs import Pair, judged_pairs
 from relevance.data.tables import open_table
-from relevance.evaluation import only_split
+from relevance.evaluation import check_scores, only_split
 from relevance.metrics import FloatArray, IntArray
 from relevance.transformations import TRANSFORMATIONS, Corpus, Transformation
 
@@ -106,6 +106,11 @@ class ChangedPairs:
         return cls(pairs, cases, place, judged)
 
     @property
+    def asked(self) -> pd.DataFrame:
+        """Every different pair: columns query and title."""
+        return pd.DataFrame(self.place.keys(), columns=["query", "title"])
+
+    @property
     def queries(self) -> list[str]:
         """Query of every different pair."""
         return [query for query, _ in self.place]
@@ -126,7 +131,7 @@ class ChangedPairs:
             ValueError: Scores of the wrong number, or not finite.
         """
         scores = np.asarray(scores, float)
-        _check_scores(name, scores, self.queries, self.titles)
+        check_scores(name, scores, self.asked, ("query", "title"))
         ranked, sd = _without_rounding(scores, self.judged)
         before, after, right_before, kept = np.full((4, len(self.cases)), np.nan)
         fall = np.zeros(len(self.cases))
@@ -241,16 +246,3 @@ def _percentile(judged: FloatArray, scores: FloatArray) -> FloatArray:
     """Share of the judged scores below each score, equal ones counting half. [scores]"""
     below = np.searchsorted(judged, scores, side="left")
     return (below + np.searchsorted(judged, scores, side="right")) / (2 * len(judged))
-
-
-def _check_scores(
-    name: str, scores: FloatArray, queries: Sequence[str], titles: Sequence[str]
-) -> None:
-    if scores.shape != (len(queries),):
-        raise ValueError(f"model {name!r}: {scores.size} scores for {len(queries)} pairs")
-    wrong = np.flatnonzero(~np.isfinite(scores))
-    if len(wrong):
-        raise ValueError(
-            f"model {name!r}: score of query {queries[wrong[0]]!r}, title {titles[wrong[0]]!r} "
-            f"is {scores[wrong[0]]}, want a finite number ({len(wrong)} such pairs)"
-        )

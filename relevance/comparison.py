@@ -8,14 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from relevance.baselines import BM25, TOKEN_OVERLAP, bm25_scores
 from relevance.changed_pairs import ChangedPairs
 from relevance.comparison_page import markdown, page
 from relevance.configs import EvaluationConfig, OptimConfig, Recipe
@@ -27,6 +25,7 @@ from relevance.evaluation import (
     LEXICAL,
     Scorer,
     about,
+    lexical_scorers,
     only_split,
     served_probability,
     token_overlap,
@@ -104,10 +103,7 @@ def compare(
         say,
     )
     overlap = token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
-    lexical: dict[str, Scorer] = {
-        BM25: partial(bm25_scores, dataset),
-        TOKEN_OVERLAP: overlap.score,
-    }
+    lexical = lexical_scorers(dataset, overlap)
     queries, titles = list(pairs["query"]), list(pairs["title"])
     scores = {row: [scorer(queries, titles)] for row, scorer in lexical.items()}
     for name, seed in models:
@@ -234,8 +230,8 @@ def _robustness(
 ) -> dict[str, Any]:
     """Score the changed pairs by every model, each once, and judge them."""
     changed = ChangedPairs.of(config, dataset)
-    queries, titles = changed.queries, changed.titles
-    asked = pd.DataFrame({"query": queries, "title": titles})
+    asked = changed.asked
+    queries, titles = list(asked["query"]), list(asked["title"])
     steps = {job: _changed_step(step, job, config, asked, out) for job, step in models.items()}
     make_all(list(steps.values()), out / "locks", say)
     say("judge the changed pairs")

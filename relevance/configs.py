@@ -81,6 +81,10 @@ class VocabularyConfig:
     such as a shopper's slip, matches nothing, and whole it hides its pieces."""
     with_numbers: bool = True
     """Whether words with digits are added: ``12v`` whole has nothing in common with ``12 v``."""
+    keeps_stems: bool = False
+    """Whether a word keeps its pieces if the first is a word of the shop, or if it is two of them
+    in one: ``plugs`` whole has nothing in common with ``plug``, nor ``smartwatch`` with ``smart
+    watch``."""
 
     def __post_init__(self) -> None:
         _require(self.base_size >= 200, f"base_size is {self.base_size}, want 200 or more")
@@ -233,6 +237,22 @@ class RegulariserConfig:
             len(self.weights) == 3 and min(self.weights) >= 0 and sum(self.weights) > 0,
             f"weights are {self.weights}, want three, none below 0 and one above",
         )
+
+    @property
+    def forward_passes(self) -> int:
+        """How often a step judges its batch: what a fair comparison holds equal.
+
+        >>> RegulariserConfig(name="pgd", ascents=3).forward_passes
+        4
+        """
+        return {
+            "none": 1,
+            "cat": 2,
+            "fgm": 2,
+            "pgd": 1 + self.ascents,
+            "freelb": self.ascents,
+            "rdrop": 2,
+        }[self.name]
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def evaluate(
     queries, titles = list(pairs["query"]), list(pairs["title"])
     overlap = token_overlap(judged[judged["split"] == "train"], config.relevant_grade)
     changed = ChangedPairs.of(config, data) if with_robustness else None
-    lexical: dict[str, Scorer] = {BM25: partial(bm25_scores, data), TOKEN_OVERLAP: overlap.score}
+    lexical = lexical_scorers(data, overlap)
     scores, changed_scores = {}, {}
     for name in (*lexical, *checkpoints):
         # a checkpoint is loaded when its turn comes, once, and not kept
@@ -162,15 +162,7 @@ def evaluate_scores(
     challengers = [name for name in scores if name not in LEXICAL]
     baselines = [name for name in LEXICAL if name in scores]
     is_relevant = (pairs["grade"] >= config.relevant_grade).to_numpy()
-    return {
-        "split": config.split,
-        "relevant_grade": config.relevant_grade,
-        "gains": list(config.gains),
-        "resamples": config.resamples,
-        "seed": config.seed,
-        "pairs": len(pairs),
-        "queries": len(query_ids),
-        "relevant": int(is_relevant.sum()),
+    return circumstances(config, pairs) | {
         "definitions": definitions(config.relevant_grade, config.gains),
         "is_higher_better": {name: metric.is_higher_better for name, metric in METRICS.items()},
         "lexical": baselines,
@@ -286,9 +278,14 @@ def format_table(evaluation: Mapping[str, Any]) -> str:
     """Markdown table of an evaluation: a row per model, each value with its 95 % interval."""
     header = ["model", *METRICS]
     rows = [
-        [model, *(_cell(metrics.get(metric)) for metric in METRICS)]
+        [model, *(interval_cell(metrics.get(metric)) for metric in METRICS)]
         for model, metrics in evaluation["models"].items()
     ]
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned, so that it reads well as it is."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -297,12 +294,33 @@ def format_table(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(result: Mapping[str, Any] | None) -> str:
+def interval_cell(result: Mapping[str, Any] | None, sign: str = "") -> str:
+    """A value with its interval, as far as they are defined; ``+`` signs a difference."""
     if result is None or result["value"] is None:
         return "–"
+    value = f"{result['value']:{sign}.3f}"
     if result["low"] is None:
-        return f"{result['value']:.3f}"
-    return f"{result['value']:.3f} [{result['low']:.3f}, {result['high']:.3f}]"
+        return value
+    return f"{value} [{result['low']:{sign}.3f}, {result['high']:{sign}.3f}]"
+
+
+def circumstances(config: EvaluationConfig, pairs: pd.DataFrame) -> dict[str, Any]:
+    """How pairs are judged, and how many."""
+    return {
+        "split": config.split,
+        "relevant_grade": config.relevant_grade,
+        "gains": list(config.gains),
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "pairs": len(pairs),
+        "queries": pairs["query_id"].nunique(),
+        "relevant": int((pairs["grade"] >= config.relevant_grade).sum()),
+    }
+
+
+def lexical_scorers(data: Path, overlap: TokenOverlap) -> dict[str, Scorer]:
+    """BM25 over the titles of ``data`` and the fitted ``overlap``, by their names."""
+    return {BM25: partial(bm25_scores, data), TOKEN_OVERLAP: overlap.score}
 
 
 def _check_names(checkpoints: Mapping[str, Path]) -> None:
@@ -362,16 +380,22 @@ def about(card: DatasetCard, data: Path) -> dict[str, Any]:
     }
 
 
-def check_scores(name: str, scores: FloatArray, pairs: pd.DataFrame) -> None:
-    """Raise unless the model ``name`` has a finite score for each pair."""
+def check_scores(
+    name: str,
+    scores: FloatArray,
+    pairs: pd.DataFrame,
+    keys: Sequence[str] = ("query_id", "item_id"),
+) -> None:
+    """Raise, naming a pair by ``keys``, unless the model ``name`` has a finite score for each."""
     if len(scores) != len(pairs):
         raise ValueError(f"model {name!r}: {len(scores)} scores for {len(pairs)} pairs")
     wrong = np.flatnonzero(~np.isfinite(scores))
     if len(wrong):
         row = pairs.iloc[wrong[0]]
+        pair = ", ".join(f"{key} {row[key]!r}" for key in keys)
         raise ValueError(
-            f"model {name!r}: score of query_id {row['query_id']!r}, item_id {row['item_id']!r} "
-            f"is {scores[wrong[0]]}, want a finite number ({len(wrong)} such pairs)"
+            f"model {name!r}: score of {pair} is {scores[wrong[0]]}, want a finite number "
+            f"({len(wrong)} such pairs)"
         )
 
 

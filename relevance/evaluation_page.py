@@ -80,10 +80,10 @@ def facts(evaluation: Mapping[str, Any]) -> str:
         f"{evaluation['pairs']:,} pairs of {evaluation['queries']:,} queries",
         f"{evaluation['relevant']:,} relevant (grade {evaluation['relevant_grade']:g} or better)",
     ]
-    return _facts_line(evaluation, counts)
+    return facts_line(evaluation, counts)
 
 
-def _facts_line(evaluation: Mapping[str, Any], facts: Iterable[str]) -> str:
+def facts_line(evaluation: Mapping[str, Any], facts: Iterable[str]) -> str:
     """Facts, then those on the dataset."""
     facts = [*facts]
     if "licence" in evaluation:

@@ -14,6 +14,7 @@ from relevance.configs import EvaluationConfig
 from relevance.evaluation import (
     LEXICAL,
     check_scores,
+    circumstances,
     plain_interval,
     probability_note,
     scored_pairs,
@@ -102,15 +103,7 @@ def judge(
             "Pooled is the mean over the sources, each weighing the same, of what a metric is "
             "within each; all pairs together also asks that scores compare across sources."
         )
-    return {
-        "split": config.split,
-        "relevant_grade": config.relevant_grade,
-        "gains": list(config.gains),
-        "resamples": config.resamples,
-        "seed": config.seed,
-        "pairs": len(pairs),
-        "queries": len(query_ids),
-        "relevant": int(relevant.sum()),
+    return circumstances(config, pairs) | {
         "definitions": {
             name: text
             for name, text in definitions(config.relevant_grade, config.gains).items()

@@ -186,7 +186,9 @@ def ablation_bert() -> Recipe:
 def ablation_vocabulary() -> Recipe:
     """Ablation of ei-SRC, row 2: and the shop's words in the vocabulary."""
     row = ablation_bert()
-    words = replace(row.vocabulary, new_words=2_000, only_shared=True, with_numbers=False)
+    words = replace(
+        row.vocabulary, new_words=2_000, only_shared=True, with_numbers=False, keeps_stems=True
+    )
     return replace(row, vocabulary=words)
 
 
@@ -237,29 +239,29 @@ def ei_src_mini() -> Recipe:
 
 def regulariser_none() -> Recipe:
     """Row 4 with no regulariser, at as many forward passes as CAT takes: twice the steps."""
-    return _alternative(RegulariserConfig(), passes=1)
+    return _alternative(RegulariserConfig())
 
 
 def regulariser_fgm() -> Recipe:
     """Row 4 with FGM, which as measured here is row 5: AT."""
-    return _alternative(RegulariserConfig(name="fgm", epsilon=_EPSILON), passes=2)
+    return _alternative(RegulariserConfig(name="fgm", epsilon=_EPSILON))
 
 
 def regulariser_pgd() -> Recipe:
     """Row 4 with PGD instead of CAT, which climbs twice: two thirds of the steps."""
     climbing = RegulariserConfig(name="pgd", epsilon=_EPSILON, step_size=_EPSILON / 2)
-    return _alternative(climbing, passes=3)
+    return _alternative(climbing)
 
 
 def regulariser_freelb() -> Recipe:
     """Row 4 with FreeLB instead of CAT."""
     climbing = RegulariserConfig(name="freelb", epsilon=_EPSILON, step_size=_EPSILON / 2)
-    return _alternative(climbing, passes=2)
+    return _alternative(climbing)
 
 
 def regulariser_rdrop() -> Recipe:
     """Row 4 with R-Drop instead of CAT, and the dropout that it needs."""
-    recipe = _alternative(RegulariserConfig(name="rdrop"), passes=2)
+    recipe = _alternative(RegulariserConfig(name="rdrop"))
     return replace(recipe, teacher=replace(recipe.teacher, dropout=0.1))
 
 
@@ -273,12 +275,13 @@ def word_drop() -> Recipe:
     return _with_loss(ablation_terms(), LossConfig(word_drop=1.0))
 
 
-def _alternative(regulariser: RegulariserConfig, passes: int) -> Recipe:
+def _alternative(regulariser: RegulariserConfig) -> Recipe:
+    """Row 4 with ``regulariser`` and as many forward passes in stage B as row 6 takes."""
     row = _with_loss(ablation_terms(), LossConfig(regulariser=regulariser))
     stage = replace(
         _STAGE_B,
-        steps=_STAGE_B.steps * 2 // passes,
-        eval_every=_STAGE_B.eval_every * 2 // passes,
+        steps=_STAGE_B.steps * _CAT.forward_passes // regulariser.forward_passes,
+        eval_every=_STAGE_B.eval_every * _CAT.forward_passes // regulariser.forward_passes,
     )
     return replace(row, teacher=replace(row.teacher, stage_b=stage))
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from relevance.baselines import BM25, TOKEN_OVERLAP, bm25_scores
+from relevance import evaluation
 from relevance.bootstrap import Draws, bootstrap
 from relevance.changed_pairs import RIVALS, SUBJECTS, ChangedPairs
 from relevance.configs import EvaluationConfig
@@ -54,10 +53,7 @@ KEYS = (*(row.name for row in TRANSFORMATIONS), *SUITES, OVERALL)
 def lexical_scorers(config: EvaluationConfig, data: Path) -> dict[str, Scorer]:
     """BM25 over the dataset's titles, and token overlap fitted on its train split."""
     train = judged_pairs(data, "train")
-    return {
-        BM25: partial(bm25_scores, data),
-        TOKEN_OVERLAP: token_overlap(train, config.relevant_grade).score,
-    }
+    return evaluation.lexical_scorers(data, token_overlap(train, config.relevant_grade))
 
 
 def robustness(

@@ -7,10 +7,10 @@ from html import escape
 from typing import Any
 
 from relevance.evaluation_page import (
-    _facts_line,
     banner,
     difference_cell,
     document,
+    facts_line,
     html_table,
     value_cell,
 )
@@ -46,7 +46,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 
 def _facts(result: Mapping[str, Any]) -> str:
-    return _facts_line(
+    return facts_line(
         result,
         [
             f"{result['changed']:,} changes of {result['pairs']:,} judged pairs",

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from relevance.configs import EvaluationConfig
+from relevance.evaluation import interval_cell, markdown_table
 from relevance.robustness import KEYS, OVERALL, over_seeds
 from relevance.transformations import SUITES, TRANSFORMATIONS
 
@@ -21,7 +22,7 @@ def format_table(result: Mapping[str, Any]) -> str:
             row["suite"],
             row["direction"],
             f"{row['pairs']}",
-            *(_cell(found["transformations"][row["name"]]) for found in models.values()),
+            *(interval_cell(found["transformations"][row["name"]]) for found in models.values()),
         ]
         for row in result["transformations"]
     ]
@@ -31,7 +32,7 @@ def format_table(result: Mapping[str, Any]) -> str:
             suite,
             "",
             f"{about['pairs']}",
-            *(_cell(found["suites"][suite]) for found in models.values()),
+            *(interval_cell(found["suites"][suite]) for found in models.values()),
         ]
         for suite, about in result["suites"].items()
     ]
@@ -41,15 +42,15 @@ def format_table(result: Mapping[str, Any]) -> str:
             "",
             "",
             f"{result['changed']}",
-            *(_cell(found[OVERALL]) for found in models.values()),
+            *(interval_cell(found[OVERALL]) for found in models.values()),
         ]
     )
-    return _markdown(["transformation", "suite", "score", "pairs", *models], rows)
+    return markdown_table(["transformation", "suite", "score", "pairs", *models], rows)
 
 
 def definitions_table() -> str:
     """Markdown table of the transformations, for the guide."""
-    return _markdown(
+    return markdown_table(
         ["transformation", "suite", "score", "change"],
         [[row.name, row.suite, row.direction, row.meaning] for row in TRANSFORMATIONS],
     )
@@ -70,8 +71,8 @@ def robustness_table(
     rows = [
         [
             f"all of {key}" if key in SUITES else key,
-            *(_cell(shares[name][key]) for name in models),
-            *(_cell(less[name][key], "+") for name in less),
+            *(interval_cell(shares[name][key]) for name in models),
+            *(interval_cell(less[name][key], "+") for name in less),
         ]
         for key in KEYS
     ]
@@ -82,22 +83,6 @@ def robustness_table(
         for name in models
     ]
     rows.append([f"{OVERALL}, each seed", *each, *[""] * len(less)])
-    return _markdown(["transformation", *models, *(f"{name} − {reference}" for name in less)], rows)
-
-
-def _cell(result: Mapping[str, Any], sign: str = "") -> str:
-    if result["value"] is None:
-        return "–"
-    value = f"{result['value']:{sign}.3f}"
-    if result["low"] is None:
-        return value
-    return f"{value} [{result['low']:{sign}.3f}, {result['high']:{sign}.3f}]"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in (header, rule, *rows)
+    return markdown_table(
+        ["transformation", *models, *(f"{name} − {reference}" for name in less)], rows
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ _LEARN_TEXTS = 1_000_000
 _MEASURED = 20_000
 """Held-out titles, and pairs, that Table 3 is measured on at most."""
 _CHUNK = 1_000
+_MIN_STEM_LETTERS = 3
+"""Shorter words, such as ``al`` and ``co``, begin others by chance."""
 
 _WORDS = pa.schema(
     [("word", pa.string()), ("count", pa.int64()), ("pieces", pa.list_(pa.string()))]
@@ -115,10 +117,23 @@ def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: T
     for start in range(0, len(ranked), _CHUNK):
         if len(found) >= config.new_words:
             break
-        found |= wordpiece.split_words(base, ranked[start : start + _CHUNK])
+        split = wordpiece.split_words(base, ranked[start : start + _CHUNK])
+        found |= {
+            word: pieces
+            for word, pieces in split.items()
+            if not (config.keeps_stems and _has_stem(word, pieces[0], folded))
+        }
     words = list(found)[: config.new_words]
     columns = [words, [folded[word] for word in words], [found[word] for word in words]]
     return pa.table(dict(zip(_WORDS.names, columns, strict=True)), schema=_WORDS)
+
+
+def _has_stem(word: str, first_piece: str, known: Container[str]) -> bool:
+    """Whether ``word`` begins with a piece that is a known word, or is two of them in one."""
+    cuts = range(_MIN_STEM_LETTERS, len(word) - _MIN_STEM_LETTERS + 1)
+    return (len(first_piece) >= _MIN_STEM_LETTERS and first_piece in known) or any(
+        word[:cut] in known and word[cut:] in known for cut in cuts
+    )
 
 
 def _folded_counts(

@@ -4,8 +4,9 @@ Source: Chen et al., "Robust Interaction-based Relevance Modeling for Online E-C
 LLM-based Retrieval", ECML-PKDD 2024. Query and title share one sequence; a word's embedding is the
 sum of token, term class, segment and position, and [CLS] feeds one logit. We differ in
 
-- rows without padding between query and title (``contiguous``), so that a pair's score depends on
-  nothing but the pair; the paper's dynamic length (``segments``) gets explicit positions for that;
+- rows without padding between query and title (``contiguous``). Positions are those of the uncut
+  row in every layout, so that a pair's score depends on nothing but the pair, in the paper's
+  dynamic length (``segments``) too;
 - an embedding of no term class that stays zero, as the whole table is at the start, so that the
   untrained model is plain BERT;
 - one logit and the logistic function, a two-way softmax of z = z1 - z0.
@@ -151,6 +152,13 @@ class EiSrc(Model):
         tagger: Tagger | None,
     ) -> None:
         super().__init__()
+        wanted = config.max_query_tokens + config.max_title_tokens + 3
+        if network.config.max_position_embeddings < wanted:
+            raise ValueError(
+                f"max_query_tokens={config.max_query_tokens}, "
+                f"max_title_tokens={config.max_title_tokens}: take {wanted} positions, and the "
+                f"encoder has {network.config.max_position_embeddings}"
+            )
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
@@ -178,12 +186,13 @@ class EiSrc(Model):
 
         ``contiguous`` pads on the right to the longest row. ``fixed`` pads the query to its cap
         and the title to its own; ``segments`` is the same less the columns that are padding in
-        every row. Position ids say where a token stands in the uncut layout.
+        every row. Position ids say where a token stands in ``fixed``: all three score alike.
         """
         config, tokenizer = self.config, self.tokenizer
         queries = self._tokens([p.query for p in pairs], config.max_query_tokens)
         titles = self._tokens([p.title for p in pairs], config.max_title_tokens)
         start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+        title_start = config.max_query_tokens + 2
         gaps = [0] * len(pairs)
         if config.layout != "contiguous":
             gaps = [config.max_query_tokens - len(query.ids) for query in queries]
@@ -206,24 +215,19 @@ class EiSrc(Model):
             )
             rows["attention_mask"].append([1] * first + padding + [1] * second)
             rows["token_type_ids"].append([0] * first + padding + [1] * second)
-            rows["position_ids"].append(list(range(first + gap + second)))
+            rows["position_ids"].append(
+                [*range(first + gap), *range(title_start, title_start + second)]
+            )
             rows["term_ids"].append([0, *query.classes, 0, *padding, *title.classes, 0])
             # words of the title alone, from 1; the query, which is short, is never cut
             rows["word_ids"].append([0] * (first + gap) + [w + 1 for w in title.words] + [0])
+        full = config.max_query_tokens + config.max_title_tokens + 3
+        width = full if config.layout == "fixed" else 0
         batch = {
-            name: pad(values, tokenizer.pad_token_id if name == "input_ids" else 0)
+            name: pad(values, tokenizer.pad_token_id if name == "input_ids" else 0, width)
             for name, values in rows.items()
         }
-        width = batch["input_ids"].shape[1]
-        if config.layout == "fixed":
-            rest = config.max_query_tokens + config.max_title_tokens + 3 - width
-            batch = {
-                name: functional.pad(
-                    tensor, (0, rest), value=tokenizer.pad_token_id if name == "input_ids" else 0
-                )
-                for name, tensor in batch.items()
-            }
-        elif config.layout == "segments":
+        if config.layout == "segments":
             kept = batch["attention_mask"].any(0)
             batch = {name: tensor[:, kept] for name, tensor in batch.items()}
         return {**batch, "labels": torch.tensor([p.label for p in pairs], dtype=torch.float32)}
@@ -238,14 +242,9 @@ class EiSrc(Model):
             encoded = self.tokenizer(new, add_special_tokens=False, return_offsets_mapping=True)
             tagged = self.tagger.tag(new) if self.tagger else [[] for _ in new]
             for row, (text, terms) in enumerate(zip(new, tagged, strict=True)):
-                ids = encoded["input_ids"][row]
-                classes = (
-                    token_classes(encoded["offset_mapping"][row], terms)
-                    if terms
-                    else [0] * len(ids)
-                )
+                classes = token_classes(encoded["offset_mapping"][row], terms)
                 words = [word or 0 for word in encoded.word_ids(row)]
-                self._remembered[text] = _Tokens(ids, classes, words)
+                self._remembered[text] = _Tokens(encoded["input_ids"][row], classes, words)
         return [
             _Tokens(t.ids[:max_tokens], t.classes[:max_tokens], t.words[:max_tokens])
             for t in (self._remembered[text] for text in texts)
@@ -347,10 +346,8 @@ def encode(encoder: Any, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Te
 
     first = hidden[:, :1]
     query = split(attend.query(first))  # [pairs, heads, 1, width]
-    key, value = (
-        split(attend.key(hidden)),
-        split(attend.value(hidden)),
-    )  # [pairs, heads, seq, width]
+    key = split(attend.key(hidden))  # [pairs, heads, seq, width]
+    value = split(attend.value(hidden))
     weights = torch.softmax(query @ key.transpose(-1, -2) * width**-0.5 + added, dim=-1)
     seen = attend.dropout(weights) @ value  # [pairs, heads, 1, width]
     seen = seen.transpose(1, 2).reshape(first.shape)

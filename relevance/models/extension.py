@@ -6,6 +6,8 @@ word was split into, with the length of an average row: the encoder is least sur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -30,15 +32,30 @@ def extend_embeddings(
     """
     pieces = _pieces(embedding.num_embeddings, base, extended)
     old = embedding.weight.detach()[: len(base)]
-    new = torch.stack([old[ids].mean(dim=0) for ids in pieces]) if pieces else old[:0]
-    norm = old.norm(dim=1).mean()
-    new = nn.functional.normalize(new, dim=1) * norm  # [new words, hidden]
+    new = word_rows(old, pieces)
     extended_embedding: nn.Embedding = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
         torch.cat([old, new]),
         freeze=not embedding.weight.requires_grad,
         padding_idx=embedding.padding_idx,
     )
     return extended_embedding
+
+
+def word_rows(rows: torch.Tensor, pieces: Sequence[Sequence[int]]) -> torch.Tensor:
+    """A row for each word of known pieces: their mean, with the norm of an average row.
+
+    Args:
+        rows: Of the pieces. [tokens, hidden]
+        pieces: Rows that each word was split into.
+
+    Returns:
+        [words, hidden]
+    """
+    if not pieces:
+        return rows[:0]
+    means = torch.stack([rows[list(ids)].mean(dim=0) for ids in pieces])
+    scaled: torch.Tensor = nn.functional.normalize(means, dim=1) * rows.norm(dim=1).mean()
+    return scaled
 
 
 def extend_bias(

@@ -84,9 +84,9 @@ def token_ids(
     return ids
 
 
-def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Rows padded on the right to the longest. [rows, seq]"""
-    width = max(len(row) for row in rows)
+def pad(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> torch.Tensor:
+    """Rows padded on the right to the longest, or to ``width`` if that is more. [rows, seq]"""
+    width = max(width, *(len(row) for row in rows))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 

@@ -7,8 +7,9 @@ the wide model's principal components, words that mean the same start near each 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
+
+from relevance.models.extension import word_rows
 
 
 def prune_words(
@@ -53,14 +54,14 @@ def _rows_of(
         A new word has the norm of an average row. [wanted tokens, hidden]
     """
     ids = known.get_vocab()
-    norm = rows.norm(dim=1).mean()
     found = torch.empty(len(wanted), rows.shape[1])
+    new: dict[int, list[int]] = {}
     for token, row in wanted.get_vocab().items():
         if token in ids:
             found[row] = rows[ids[token]]
             continue
         word = str(wanted.decode([row])).removeprefix("##")
         pieces = known(word, add_special_tokens=False)["input_ids"]
-        mean = rows[pieces].mean(0) if pieces else rows.mean(0)
-        found[row] = functional.normalize(mean, dim=0) * norm
+        new[row] = pieces or list(range(len(rows)))
+    found[list(new)] = word_rows(rows, list(new.values()))
     return found

@@ -1,7 +1,7 @@
 """Losses that make a model hold still: under attack on its input, or under dropout.
 
 Each is a function of its config and a batch that it may judge as often as it likes. To add one:
-its file, a line here and in ``forward_passes``, its name in ``RegulariserConfig``.
+its file, a line here, its name and its ``forward_passes`` in ``RegulariserConfig``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relevance.configs import RegulariserConfig
 from relevance.regularisers import cat, fgm, freelb, pgd, plain, rdrop
 from relevance.regularisers.passes import Passes
 
-__all__ = ["REGULARISERS", "Passes", "forward_passes"]
+__all__ = ["REGULARISERS", "Passes"]
 
 REGULARISERS: Mapping[str, Callable[[RegulariserConfig, Passes], torch.Tensor]] = {
     "none": plain.loss,
@@ -25,19 +25,3 @@ REGULARISERS: Mapping[str, Callable[[RegulariserConfig, Passes], torch.Tensor]] 
     "rdrop": rdrop.loss,
 }
 """Name -> mean loss of a batch. []"""
-
-
-def forward_passes(config: RegulariserConfig) -> int:
-    """How often a step judges its batch: what a fair comparison holds equal.
-
-    >>> forward_passes(RegulariserConfig(name="pgd", ascents=3))
-    4
-    """
-    return {
-        "none": 1,
-        "cat": 2,
-        "fgm": 2,
-        "pgd": 1 + config.ascents,
-        "freelb": config.ascents,
-        "rdrop": 2,
-    }[config.name]

@@ -10,7 +10,6 @@ import pytest
 
 from relevance.configs import Recipe
 from relevance.recipes import RECIPES, pipeline_config, recipe_config
-from relevance.regularisers import forward_passes
 
 ROWS = {
     "ablation_bert": set[str](),
@@ -82,10 +81,10 @@ def test_alternatives_to_cat_get_as_many_forward_passes(name: str) -> None:
     given = recipe_config(f"regulariser_{name}").teacher
     assert wanted.stage_b.batch_size == given.stage_b.batch_size
     passes = [
-        config.stage_b.steps * forward_passes(config.loss.regulariser) for config in (wanted, given)
+        config.stage_b.steps * config.loss.regulariser.forward_passes for config in (wanted, given)
     ]
     # no step is left that would still fit
-    assert 0 <= passes[0] - passes[1] < forward_passes(given.loss.regulariser)
+    assert 0 <= passes[0] - passes[1] < given.loss.regulariser.forward_passes
     assert wanted.stage_a == given.stage_a
     assert wanted.has_terms == given.has_terms
 

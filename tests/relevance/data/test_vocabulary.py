@@ -319,6 +319,23 @@ def test_words_of_one_side_or_with_numbers_can_be_left_out(tmp_path: Path) -> No
     assert found["plain"] == found["shared"] - {"24volts"}
 
 
+def test_words_that_hold_a_word_of_the_shop_can_keep_their_pieces(tmp_path: Path) -> None:
+    titles = ["blue bluest bluetooth metooth tooth cottonish jornox"] * 60
+    data = make_dataset(tmp_path / "data", titles, [("blue", "train", 9)])
+    base, _ = tokenizers()  # knows blue, cotton and tooth
+    with open_texts(data) as texts:
+        found = [
+            set(_new_words(config, base, texts)["word"].to_pylist())
+            for config in (
+                VocabularyConfig(base_size=200, min_count=2),
+                VocabularyConfig(base_size=200, min_count=2, keeps_stems=True),
+            )
+        ]
+    assert found[0] == {"bluest", "metooth", "bluetooth", "cottonish", "jornox"}
+    # `cotton` is a piece and no word of the shop, and `me` is too short to be one
+    assert found[1] == {"metooth", "cottonish", "jornox"}
+
+
 def test_words_of_held_out_items_and_other_splits_are_not_learnt(tmp_path: Path) -> None:
     titles = [f"lamp word{number}x word{number}x" for number in range(200)]
     data = make_dataset(tmp_path / "data", titles, [("hiddenquery", "valid", 99)])

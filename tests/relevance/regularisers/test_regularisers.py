@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from relevance.configs import RegulariserConfig
-from relevance.regularisers import REGULARISERS, forward_passes
+from relevance.regularisers import REGULARISERS
 from relevance.regularisers.passes import lengths
 from tests.relevance.regularisers.small import Small, Watched, batch, config_of, learnt
 
@@ -34,7 +34,7 @@ def test_forward_passes_are_as_many_as_are_made(name: str, ascents: int) -> None
     config = config_of(name, ascents=ascents, epsilon=1.0)
     watched = Watched()
     REGULARISERS[name](config, Small().passes(batch(2), watched))
-    assert len(watched.judged) == forward_passes(config)
+    assert len(watched.judged) == config.forward_passes
 
 
 @pytest.mark.parametrize("name", NAMES)
