@@ -19,7 +19,7 @@ from relevance.data.tagger import learn_terms
 from relevance.data.vocabulary import extend_vocabulary
 from relevance.files import new_dir
 from relevance.steps import Step
-from relevance.training.distill import distill
+from relevance.training.distill import distill, make_lessons
 from relevance.training.finetune import finetune
 from relevance.training.loop import fingerprint
 from relevance.training.pretrain import pretrain
@@ -117,10 +117,18 @@ def chain(
         return steps
     taught = terms if recipe.distill.has_terms else None
     words = vocabulary if recipe.pretrain.extend else tokenizer(recipe.vocabulary)
+    lessons = add(
+        "make-lessons",
+        (recipe.distill.weak, early),
+        (teacher,),
+        lambda result, state: make_lessons(
+            recipe.distill, data, teacher.result, result, seed=early
+        ),
+    )
     add(
         "distill",
         (recipe.distill, seed),
-        (words, teacher, taught),
+        (words, teacher, taught, lessons),
         lambda result, state: distill(
             recipe.distill,
             data,
@@ -129,6 +137,7 @@ def chain(
             seed=seed,
             vocabulary=words.result,
             terms=taught.result if taught else None,
+            lessons=lessons.result,
             state=state,
         ),
     )

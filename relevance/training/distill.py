@@ -51,6 +51,7 @@ from relevance.training.loop import (
     fingerprint,
     is_main_process,
     native_precision,
+    processes,
     state_dir,
     train,
 )
@@ -65,6 +66,7 @@ def distill(
     seed: int,
     vocabulary: Path,
     terms: Path | None = None,
+    lessons: Path | None = None,
     state: Path | None = None,
 ) -> dict[str, float]:
     """Train a student of ``config.shape`` to judge as ``teacher`` does.
@@ -77,6 +79,8 @@ def distill(
         seed: Of weights, pairs and order.
         vocabulary: Tokenizer of the student; it may know words that the teacher's does not.
         terms: From ``learn_terms``; wanted where ``has_terms``.
+        lessons: From ``make_lessons`` with this ``teacher``, so that students share them; the
+            student's own unless given.
         state: Where training states are kept; beside ``out`` unless given.
 
     Returns:
@@ -87,9 +91,7 @@ def distill(
             ``relation_heads`` does not divide a width or the vocabularies differ.
     """
     refuse_existing(out)
-    master = load(teacher)
-    if not isinstance(master, Bert) or master.network.config.model_type != "bert":
-        raise ValueError(f"{teacher}: family {master.family!r}, want a bert cross-encoder")
+    master = _load_teacher(teacher)
     torch.manual_seed(seed)
     student = _student(config, master, vocabulary, terms)
     set_dropout(student, config.dropout)
@@ -106,26 +108,28 @@ def distill(
         sha256(teacher / MANIFEST),
         (vocabulary / "tokenizer.json").read_bytes(),
         terms_hash(terms),
+        sha256(lessons) if lessons else "",
     )
-
-    pairs = weak_pairs(config.weak, data, seed=seed)
     judged = judged_examples(data, "train") if has_table(data, "judgments") else None
+    if lessons is None:
+        lessons = work / f"lessons-{key}.parquet"
+        with processes().main_process_first():
+            if not lessons.exists():
+                work.mkdir(parents=True, exist_ok=True)
+                _teach(config, data, master, lessons, seed)
+    pairs = pd.read_parquet(lessons)
     if judged is not None:
-        pairs = pd.concat([judged[pairs.columns], pairs]).drop_duplicates(["query_id", "item_id"])
+        _check_lessons(lessons, pairs, judged)
     numbers = {
         "distill/teacher_parameters": float(sum(p.numel() for p in master.parameters())),
         "distill/student_parameters": float(sum(p.numel() for p in student.parameters())),
         "distill/pairs": float(len(pairs)),
     }
     numbers |= _learn_relations(config, student, master, pairs, seed, work, key)
-    if config.logits.steps or config.gold.steps:
-        pairs = pairs.assign(score=_teacher_scores(master, pairs, work, key))
     numbers |= _learn_logits(config, student, pairs, seed, work, key)
     if judged is not None:
         dev = judged_examples(data, "dev")
         student.learn_by(config.loss)
-        # they come first, a pair once, so the first scores are theirs
-        assert not judged.duplicated(["query_id", "item_id"]).any()
         if config.gold.steps:
             gold = judged.assign(score=pairs["score"].to_numpy()[: len(judged)])
             numbers |= _learn_gold(config, student, gold, dev, seed, work, key)
@@ -137,6 +141,61 @@ def distill(
         if state is None:
             shutil.rmtree(work, ignore_errors=True)
     return numbers
+
+
+def make_lessons(
+    config: DistillConfig, data: Path, teacher: Path, out: Path, *, seed: int
+) -> dict[str, float]:
+    """Let ``teacher`` score the pairs that students learn from, which costs as much as a stage.
+
+    Args:
+        config: Of the student: which weak pairs it learns from, beside all judged ones.
+        data: Dataset directory.
+        teacher: Checkpoint of a BERT cross-encoder.
+        out: Table to make: judged pairs, then weak ones, each with the teacher's logit.
+        seed: Of the weak pairs.
+
+    Raises:
+        ValueError: The teacher is no BERT cross-encoder.
+    """
+    refuse_existing(out)
+    return {"lessons/pairs": float(_teach(config, data, _load_teacher(teacher), out, seed))}
+
+
+def _teach(config: DistillConfig, data: Path, teacher: Bert, out: Path, seed: int) -> int:
+    pairs = weak_pairs(config.weak, data, seed=seed)
+    if has_table(data, "judgments"):
+        judged = judged_examples(data, "train")
+        pairs = pd.concat([judged[pairs.columns], pairs]).drop_duplicates(["query_id", "item_id"])
+    scores = score_pairs(
+        teacher.to(device()),
+        list(pairs["query"]),
+        list(pairs["title"]),
+        precision=native_precision(),
+        progress="teacher scores",
+    )
+    with new_file(out, replace=True) as partial:
+        pairs.assign(score=scores).to_parquet(partial, index=False)
+    return len(pairs)
+
+
+def _check_lessons(path: Path, lessons: pd.DataFrame, judged: pd.DataFrame) -> None:
+    """Raise unless ``lessons`` begin with the judged pairs, each once."""
+    keys = ["query_id", "item_id"]
+    if (
+        not lessons[keys]
+        .head(len(judged))
+        .reset_index(drop=True)
+        .equals(judged[keys].reset_index(drop=True))
+    ):
+        raise ValueError(f"{path}: does not begin with the {len(judged)} judged pairs of the data")
+
+
+def _load_teacher(checkpoint: Path) -> Bert:
+    teacher = load(checkpoint)
+    if not isinstance(teacher, Bert) or teacher.network.config.model_type != "bert":
+        raise ValueError(f"{checkpoint}: family {teacher.family!r}, want a bert cross-encoder")
+    return teacher
 
 
 def relation_loss(
@@ -321,24 +380,6 @@ def _learn_logits(
 
     stage = Stage("distill-logits", student, duels, length, collate, loss)
     return train(stage, config.logits, seed=seed, state=work, key=key)
-
-
-def _teacher_scores(teacher: Bert, pairs: pd.DataFrame, work: Path, key: str) -> np.ndarray:
-    """Scores by the teacher, kept beside the training states: they cost as much as a stage."""
-    file = work / f"teacher-{key}.npy"
-    if not file.exists():
-        scores = score_pairs(
-            teacher,
-            list(pairs["query"]),
-            list(pairs["title"]),
-            precision=native_precision(),
-            progress="teacher scores",
-        )
-        if is_main_process():
-            with new_file(file, replace=True) as partial, partial.open("wb") as opened:
-                np.save(opened, scores, allow_pickle=False)
-        return scores
-    return np.asarray(np.load(file, allow_pickle=False))
 
 
 def _duels(pairs: pd.DataFrame, seed: int) -> list[_Duel]:

@@ -196,12 +196,17 @@ def state_dir(out: Path, state: Path | None) -> Path:
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes results."""
-    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
+    return bool(processes().is_main_process)
 
 
 def device() -> torch.device:
     """Where this process trains."""
-    return torch.device(PartialState(cpu=not torch.cuda.is_available()).device)
+    return torch.device(processes().device)
+
+
+def processes() -> PartialState:
+    """The processes that train together, this one among them."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 class _Loss(nn.Module):

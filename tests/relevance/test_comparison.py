@@ -141,13 +141,13 @@ def test_several_datasets_are_joined_once(
 
 def test_everything_finished_is_kept_with_its_numbers(compared: Path) -> None:
     steps = sorted(path.name.rpartition("-")[0] for path in (compared / "steps").iterdir())
-    seeded = ["distill", "finetune-teacher", "pretrain"]
+    seeded = ["distill", "finetune-teacher", "make-lessons", "pretrain"]
     assert steps == sorted(["extend-vocabulary", *seeded, *seeded])
     for place in (compared / "steps").iterdir():
         record = json.loads((place / "step.json").read_text())
         assert record["seconds"] > 0
         assert record["numbers"]
-        assert (place / "result").is_dir()
+        assert (place / "result").exists()
     scores = pd.read_parquet(next((compared / "scores").glob("student-seed1-valid-*.parquet")))
     assert list(scores) == ["query_id", "item_id", "source", "grade", "score"]
     assert len(list((compared / "scores").iterdir())) == 4

@@ -21,7 +21,7 @@ def places(recipe: Recipe) -> dict[str, str]:
 def test_a_recipe_is_trained_as_far_as_what_it_ends_in() -> None:
     assert names(tiny(ends_in="dual")) == ["extend-vocabulary", "pretrain", "finetune-dual"]
     assert names(TEACHER) == ["extend-vocabulary", "pretrain", "finetune-teacher"]
-    assert names(STUDENT) == [*names(TEACHER), "distill"]
+    assert names(STUDENT) == [*names(TEACHER), "make-lessons", "distill"]
 
 
 def test_a_teacher_with_a_guide_waits_for_the_dual_encoder() -> None:
@@ -50,7 +50,7 @@ def test_a_fingerprint_covers_the_step_and_what_feeds_it() -> None:
     assert {name for name in before if before[name] != student[name]} == {"distill"}
     encoder = places(replace(STUDENT, pretrain=replace(STUDENT.pretrain, mask=0.2)))
     changed = {name for name in before if before[name] != encoder[name]}
-    assert changed == {"pretrain", "finetune-teacher", "distill"}
+    assert changed == {"pretrain", "finetune-teacher", "make-lessons", "distill"}
     seeded = places(replace(STUDENT, seed=1))
     assert {name for name in before if before[name] == seeded[name]} == {"extend-vocabulary"}
 

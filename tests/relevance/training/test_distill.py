@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -29,7 +30,7 @@ from relevance.data.tagger import learn_terms
 from relevance.models import load
 from relevance.models.ei_src import EiSrc
 from relevance.models.pruning import _rows_of
-from relevance.training.distill import distill, logit_loss, margin_loss, relation_loss
+from relevance.training.distill import distill, logit_loss, make_lessons, margin_loss, relation_loss
 from relevance.training.finetune import finetune
 
 OPTIM = OptimConfig(steps=4, batch_size=8, lr=1e-3, save_every=2, precision="fp32")
@@ -154,6 +155,40 @@ def test_the_student_comes_closer_to_its_teacher(
     assert numbers[60] < numbers[1]
 
 
+def test_students_may_share_their_lessons(
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    lessons = tmp_path / "lessons.parquet"
+    made = make_lessons(CONFIG, tiny_data, teacher, lessons, seed=0)
+    for name, given in (("own", None), ("shared", lessons)):
+        out = tmp_path / name
+        numbers = distill(
+            CONFIG, tiny_data, teacher, out, seed=0, vocabulary=vocabulary, lessons=given
+        )
+        assert numbers["distill/pairs"] == made["lessons/pairs"]
+    own, shared = (load_file(tmp_path / name / "model.safetensors") for name in ("own", "shared"))
+    for name in own:
+        np.testing.assert_allclose(shared[name], own[name], atol=1e-6)
+
+
+def test_lessons_of_other_judgments_are_refused(
+    tiny_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    lessons = tmp_path / "lessons.parquet"
+    make_lessons(CONFIG, tiny_data, teacher, lessons, seed=0)
+    pd.read_parquet(lessons).iloc[1:].to_parquet(lessons)
+    with pytest.raises(ValueError, match=r"lessons\.parquet: does not begin with the \d+ judged"):
+        distill(
+            CONFIG,
+            tiny_data,
+            teacher,
+            tmp_path / "student",
+            seed=0,
+            vocabulary=vocabulary,
+            lessons=lessons,
+        )
+
+
 def test_an_ei_src_student_learns_its_gold_labels_under_attack(
     clicked_data: Path, teacher: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
@@ -226,7 +261,7 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from relevance.configs import DistillConfig, OptimConfig, ShapeConfig, WeakPairsConfig
-from relevance.training.distill import distill
+from relevance.training.distill import distill, logit_loss, make_lessons, margin_loss, relation_loss
 optim = OptimConfig(steps=4, batch_size=8, lr=1e-3, save_every=2, precision="fp32")
 config = DistillConfig(
     shape=ShapeConfig(layers=1, hidden=16, heads=2), weak=WeakPairsConfig(pairs=40),
