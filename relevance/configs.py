@@ -76,15 +76,12 @@ class VocabularyConfig:
     """Most frequent split words to add. [words] The ei-SRC paper adds 20,000."""
     min_count: int = 5
     """A word seen less often is not added."""
-    only_shared: bool = False
-    """Whether a word must stand in titles and in queries, so often in each: one of a single side,
-    such as a shopper's slip, matches nothing, and whole it hides its pieces."""
-    with_numbers: bool = True
-    """Whether words with digits are added: ``12v`` whole has nothing in common with ``12 v``."""
-    keeps_stems: bool = False
-    """Whether a word keeps its pieces if the first is a word of the shop, or if it is two of them
-    in one: ``plugs`` whole has nothing in common with ``plug``, nor ``smartwatch`` with ``smart
-    watch``."""
+    only_strangers: bool = False
+    """Whether words that something matches in part keep their pieces. Added are then words of
+    titles (in queries alone stand slips), of letters alone (``12v`` whole has nothing in common
+    with ``12 v``, nor ``wi-fi`` with ``wifi``), and without relatives in the shop: not two words
+    in one, beginning with none and beginning none, as ``smartwatch``, ``plugs`` and ``plug`` do.
+    Brands are left, mostly."""
 
     def __post_init__(self) -> None:
         _require(self.base_size >= 200, f"base_size is {self.base_size}, want 200 or more")

@@ -186,9 +186,7 @@ def ablation_bert() -> Recipe:
 def ablation_vocabulary() -> Recipe:
     """Ablation of ei-SRC, row 2: and the shop's words in the vocabulary."""
     row = ablation_bert()
-    words = replace(
-        row.vocabulary, new_words=2_000, only_shared=True, with_numbers=False, keeps_stems=True
-    )
+    words = replace(row.vocabulary, new_words=2_000, only_strangers=True)
     return replace(row, vocabulary=words)
 
 

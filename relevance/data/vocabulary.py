@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ _MEASURED = 20_000
 """Held-out titles, and pairs, that Table 3 is measured on at most."""
 _CHUNK = 1_000
 _MIN_STEM_LETTERS = 3
-"""Shorter words, such as ``al`` and ``co``, begin others by chance."""
+"""A word of so few begins others by chance, as ``car`` does ``cardigan``, or is a unit, as ``mah``:
+it counts as a part of another only if the rest is a word too, and is not added itself."""
 
 _WORDS = pa.schema(
     [("word", pa.string()), ("count", pa.int64()), ("pieces", pa.list_(pa.string()))]
@@ -106,34 +108,36 @@ def _new_words(config: VocabularyConfig, base: PreTrainedTokenizerBase, texts: T
     """The most frequent words that ``base`` splits, as ``_WORDS`` has them."""
     folded = _folded_counts(config, base, texts.to_learn())
     ranked = sorted(folded, key=lambda word: (-folded[word], word))
-    if config.only_shared:
+    if config.only_strangers:
         titles = _folded_counts(config, base, texts.titles_to_learn())
-        queries = _folded_counts(config, base, texts.queries_to_learn())
-        shared = titles.keys() & queries.keys()
-        ranked = [word for word in ranked if word in shared]
-    if not config.with_numbers:
-        ranked = [word for word in ranked if not any(map(str.isdigit, word))]
+        words = [word for word in ranked if word in titles and word.isalpha()]
+        ranked = _strangers(words, folded.keys())
     found: dict[str, list[str]] = {}
     for start in range(0, len(ranked), _CHUNK):
         if len(found) >= config.new_words:
             break
-        split = wordpiece.split_words(base, ranked[start : start + _CHUNK])
-        found |= {
-            word: pieces
-            for word, pieces in split.items()
-            if not (config.keeps_stems and _has_stem(word, pieces[0], folded))
-        }
+        found |= wordpiece.split_words(base, ranked[start : start + _CHUNK])
     words = list(found)[: config.new_words]
     columns = [words, [folded[word] for word in words], [found[word] for word in words]]
     return pa.table(dict(zip(_WORDS.names, columns, strict=True)), schema=_WORDS)
 
 
-def _has_stem(word: str, first_piece: str, known: Container[str]) -> bool:
-    """Whether ``word`` begins with a piece that is a known word, or is two of them in one."""
-    cuts = range(_MIN_STEM_LETTERS, len(word) - _MIN_STEM_LETTERS + 1)
-    return (len(first_piece) >= _MIN_STEM_LETTERS and first_piece in known) or any(
-        word[:cut] in known and word[cut:] in known for cut in cuts
-    )
+def _strangers(words: Sequence[str], known: Set[str]) -> list[str]:
+    """Those of ``words``, in order, that no other of the ``known`` words is a part of.
+
+    A word begins those that stand right behind it in the alphabet, if any.
+    """
+    ordered = sorted(known)
+    begins = {word for word, behind in pairwise(ordered) if behind.startswith(word)}
+
+    def has_relatives(word: str) -> bool:
+        least = _MIN_STEM_LETTERS
+        heads = {word[:cut] for cut in range(least, len(word))} & known
+        return word in begins or any(
+            len(head) > least or word[len(head) :] in known for head in heads
+        )
+
+    return [word for word in words if len(word) > _MIN_STEM_LETTERS and not has_relatives(word)]
 
 
 def _folded_counts(

@@ -13,11 +13,7 @@ from relevance.recipes import RECIPES, pipeline_config, recipe_config
 
 ROWS = {
     "ablation_bert": set[str](),
-    "ablation_vocabulary": {
-        "vocabulary.new_words",
-        "vocabulary.only_shared",
-        "vocabulary.with_numbers",
-    },
+    "ablation_vocabulary": {"vocabulary.new_words", "vocabulary.only_strangers"},
     "ablation_drs": {"teacher.layout"},
     "ablation_terms": {"teacher.has_terms"},
     "ablation_at": {"teacher.loss.regulariser"},
