@@ -299,7 +299,7 @@ def test_zero_new_words_change_nothing(tmp_path: Path) -> None:
 
 
 def test_words_that_something_matches_in_part_can_keep_their_pieces(tmp_path: Path) -> None:
-    titles = ["bluebird bluebirds tartooth tar tarbird tooth jornox jor mah 24volts jor-nox"] * 60
+    titles = ["bluebird bluebirds tartooth tar tarbird tooth jornox jor mah 24volts tooth-tar"] * 60
     data = make_dataset(tmp_path / "data", titles, [("tar slippp", "train", 9)])
     base, _ = tokenizers()
     with open_texts(data) as texts:
