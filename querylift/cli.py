@@ -15,7 +15,18 @@ from typing import Annotated, Any
 import typer
 
 from querylift import demo
-from querylift.commands import comparing, data, judging, pipeline, recipes, terms, training
+from querylift.commands import (
+    caching,
+    comparing,
+    data,
+    items,
+    judging,
+    pipeline,
+    recipes,
+    serving,
+    terms,
+    training,
+)
 from relevance.errors import Finding
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -36,11 +47,18 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "demo": demo.demo,
 }
 
-PIPELINE_COMMANDS: Mapping[str, Callable[..., None]] = {
-    "run": pipeline.run,
-    "compile": pipeline.compile_,
-    "submit": pipeline.submit,
+GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
+    "pipeline": (
+        "The whole graph: run it here, or send it to Kubeflow.",
+        {"run": pipeline.run, "compile": pipeline.compile_, "submit": pipeline.submit},
+    ),
+    "serve": ("Answer requests.", {"scorer": serving.scorer}),
+    "items": ("The catalogue, as a scorer wants it.", {"build": items.build}),
+    "cache": ("Scores that a scorer starts with.", {"build": caching.build}),
 }
+
+# by group: what its commands take beside their options
+_CONTEXTS: Mapping[str, dict[str, Any]] = {"serve": serving.FROM_ENVIRONMENT}
 
 # libraries that report home, or show a bar for every file they read, unless told not to
 _QUIET = {
@@ -71,12 +89,11 @@ def _application() -> typer.Typer:
     app.callback()(_root)
     for name, command in COMMANDS.items():
         app.command(name)(command)
-    steps = typer.Typer(**style)
-    for name, command in PIPELINE_COMMANDS.items():
-        steps.command(name)(command)
-    app.add_typer(
-        steps, name="pipeline", help="The whole graph: run it here, or send it to Kubeflow."
-    )
+    for group, (text, commands) in GROUPS.items():
+        inner = typer.Typer(**style)
+        for name, command in commands.items():
+            inner.command(name, context_settings=_CONTEXTS.get(group))(command)
+        app.add_typer(inner, name=group, help=text)
     return app
 
 
@@ -112,11 +129,12 @@ def main() -> None:
         _fail(error, code=2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "relevance", "components", "pipelines"):
+        if package in ("", "relevance", "serving", "components", "pipelines"):
             raise
         _fail(
             f"this command needs the package {package!r}, which is not installed; "
-            "install querylift with its extras, for example querylift[data,train]",
+            "install querylift with its extras, for example querylift[data,train] "
+            "or querylift[train,serve]",
             code=2,
         )
     except Exception as error:

@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
+from relevance.checkpoints import check_checkpoint
 from relevance.configs import EvaluationConfig, RegisterConfig
 from relevance.data.tables import data_hash, read_card
 from relevance.errors import Finding
@@ -39,6 +41,7 @@ EXPERIMENT = "querylift"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 
+_SQLITE = "sqlite:///"
 _PARENT = "mlflow.parentRunId"
 _STEP = "querylift.step"
 _PIPELINE = "querylift.pipeline_run"
@@ -47,6 +50,18 @@ _PROBED = 64
 """Pairs scored again to prove that an evaluation is of the checkpoint at hand."""
 _PER_CALL = 100
 """Params or metrics that a server takes at once."""
+_URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[0-9]+))")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model, and the alias that led to it."""
+
+    name: str
+    version: str
+    """Number, as a string."""
+    alias: str = ""
+    """Empty where the version was asked for by number."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,7 @@ def register(
     _check_same_model(checkpoint, scores, name, evaluation)
     with step_run(tracking_uri, "register", flatten(config, "register.")) as run:
         numbers = {config.metric: _value(report, name, config.metric)}
-        champion = _champion(run.client, config.name)
+        champion = _alias_version(run.client, config.name, CHAMPION)
         compared = f"none: {config.name} had no champion"
         if champion is not None:
             numbers |= _difference(config, champion, tracking_uri, scores, report, name)
@@ -229,8 +244,45 @@ def register(
     return numbers
 
 
+def resolve(uri: str, *, tracking_uri: str = "") -> Registered:
+    """The version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` means now.
+
+    Args:
+        uri: One of the two.
+        tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
+
+    Raises:
+        ValueError: Another form, or no tracking URI.
+        OSError: No such version or alias, or MLflow cannot be reached.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        raise ValueError(f"{uri!r}: want models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, version = parts["name"], parts["alias"], parts["version"]
+    if alias is None:
+        return Registered(name, version)
+    found = alias_version(name, alias, tracking_uri=tracking_uri)
+    if found is None:
+        raise FileNotFoundError(
+            f"{uri}: MLflow at {_uri(tracking_uri)} has no model {name!r} "
+            f"with an alias {alias!r}; register one, or move the alias"
+        )
+    return Registered(name, found, alias)
+
+
+def alias_version(name: str, alias: str, *, tracking_uri: str = "") -> str | None:
+    """Number of the version that ``alias`` points to now; None without such a model or alias.
+
+    Raises:
+        ValueError: No tracking URI.
+        OSError: MLflow cannot be reached.
+    """
+    with _plain_errors(tracking_uri):
+        return _alias_version(_existing(tracking_uri), name, alias)
+
+
 def download(name: str, version: str, into: Path, *, tracking_uri: str = "") -> Path:
-    """Fetch a registered checkpoint and check its manifest.
+    """Fetch a registered checkpoint and check every file; see ``check_checkpoint``.
 
     Args:
         name: Registered model.
@@ -239,12 +291,12 @@ def download(name: str, version: str, into: Path, *, tracking_uri: str = "") -> 
         tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
 
     Raises:
-        ValueError: A byte differs from the manifest.
-        OSError: No such version, or MLflow cannot be reached.
+        ValueError: A byte differs from the manifest, or a file could hold code.
+        OSError: No such version, no checkpoint of ours, or MLflow cannot be reached.
     """
     into.mkdir(parents=True, exist_ok=True)
     with _plain_errors(tracking_uri):
-        client = _client(tracking_uri)
+        client = _existing(tracking_uri)
         if not version.isdigit():
             version = str(client.get_model_version_by_alias(name, version).version)
         # not models:/NAME/VERSION, for which mlflow 3.17 asks the process's registry instead
@@ -252,7 +304,7 @@ def download(name: str, version: str, into: Path, *, tracking_uri: str = "") -> 
         path = mlflow.artifacts.download_artifacts(
             source, dst_path=str(into), tracking_uri=_uri(tracking_uri)
         )
-    verify(Path(path))
+    check_checkpoint(Path(path))
     return Path(path)
 
 
@@ -385,8 +437,7 @@ def _value(report: Any, model: str, metric: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _champion(client: MlflowClient, name: str) -> str | None:
-    """Version under the alias ``champion``, if any."""
+def _alias_version(client: MlflowClient, name: str, alias: str) -> str | None:
     # asked through the model: a missing alias answers with another error code on every backend
     try:
         model = client.get_registered_model(name)
@@ -394,7 +445,7 @@ def _champion(client: MlflowClient, name: str) -> str | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise OSError(f"MLflow: {error.message}") from error
-    version = model.aliases.get(CHAMPION)
+    version = model.aliases.get(alias)
     return None if version is None else str(version)
 
 
@@ -461,15 +512,23 @@ def _client(tracking_uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
+def _existing(tracking_uri: str) -> MlflowClient:
+    """A client that only reads: for a database that is missing, mlflow would make an empty one."""
+    uri = _uri(tracking_uri)
+    database = Path(uri.removeprefix(_SQLITE))
+    if uri.startswith(_SQLITE) and not database.exists():
+        raise FileNotFoundError(f"MLflow at {uri}: {database} is missing")
+    return _client(tracking_uri)
+
+
 def _experiment(client: MlflowClient) -> str:
     injected = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if injected:
         return injected
     location = None
-    prefix = "sqlite:///"
-    if client.tracking_uri.startswith(prefix):
+    if client.tracking_uri.startswith(_SQLITE):
         # beside the database, not in whatever directory the command was started from
-        database = Path(client.tracking_uri.removeprefix(prefix)).resolve()
+        database = Path(client.tracking_uri.removeprefix(_SQLITE)).resolve()
         location = (database.parent / "mlflow-artifacts").as_uri()
     # steps of several pipeline runs may ask for the first time at once
     for _ in range(2):

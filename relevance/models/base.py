@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,17 @@ from relevance.configs import LossConfig
 from relevance.data.pairs import Pair
 
 Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One text in pieces."""
+
+    ids: list[int]
+    classes: list[int]
+    """Term class of each piece; all 0 where the model has no terms."""
+    words: list[int]
+    """Number of the word that each piece belongs to."""
 
 
 class Model(nn.Module, ABC):
@@ -61,6 +73,29 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def write(self, checkpoint: Path) -> None:
         """Write weights, config and tokenizer into an existing directory."""
+
+
+class CrossEncoder(Model):
+    """Query and title share one sequence, ``[CLS] query [SEP] title [SEP]``."""
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """What ``score`` reads of a batch; each [pairs, seq]."""
+
+    @property
+    def middle(self) -> list[int]:
+        """Special tokens between query and title."""
+        return [int(self.tokenizer.sep_token_id)]
+
+    @property
+    def title_start(self) -> int | None:
+        """Position of a title's first token; None where it stands right behind its query."""
+        return None
+
+    @abstractmethod
+    def read(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Tokens of each text without special ones, cut to ``max_tokens``; nothing is kept."""
 
 
 class DualEncoder(Model):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from relevance.data.pairs import Pair
-from relevance.models.base import Batch, Model
-from relevance.models.layers import attention, pad, token_ids, write_network
+from relevance.models.base import Batch, CrossEncoder, Tokens
+from relevance.models.layers import attention, bert_logits, encodings, pad, token_ids, write_network
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class BertConfig:
         return Bert(self, network, AutoTokenizer.from_pretrained(str(checkpoint)))
 
 
-class Bert(Model):
+class Bert(CrossEncoder):
     """See the module's docstring."""
 
     family = BertConfig.family
@@ -79,21 +79,32 @@ class Bert(Model):
         self.network = network
         self.tokenizer = tokenizer
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """See ``relevance.models.base.CrossEncoder.inputs``."""
+        has_segments = getattr(self.network.config, "type_vocab_size", 1) > 1
+        return ("input_ids", "attention_mask", *(("token_type_ids",) if has_segments else ()))
+
+    @property
+    def middle(self) -> list[int]:
+        """BERT ends the query with one token, RoBERTa with two."""
+        count = max(1, self.tokenizer.num_special_tokens_to_add(pair=True) - 2)
+        return [int(self.tokenizer.sep_token_id)] * count
+
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """``[CLS] query [SEP] title [SEP]``, contiguous, padded to the longest row only."""
         tokenizer = self.tokenizer
         queries = token_ids(tokenizer, [p.query for p in pairs], self.config.max_query_tokens)
         titles = token_ids(tokenizer, [p.title for p in pairs], self.config.max_title_tokens)
         start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        # BERT ends the query with one token, RoBERTa with two
-        middle = [end] * max(1, tokenizer.num_special_tokens_to_add(pair=True) - 2)
+        middle = self.middle
         rows = [[start, *q, *middle, *t, end] for q, t in zip(queries, titles, strict=True)]
         batch = {
             "input_ids": pad(rows, tokenizer.pad_token_id),
             "attention_mask": pad([[1] * len(row) for row in rows], 0),
             "labels": torch.tensor([p.label for p in pairs], dtype=torch.float32),
         }
-        if getattr(self.network.config, "type_vocab_size", 1) > 1:
+        if "token_type_ids" in self.inputs:
             segments = [
                 [0] * (1 + len(q) + len(middle)) + [1] * (len(t) + 1)
                 for q, t in zip(queries, titles, strict=True)
@@ -101,12 +112,20 @@ class Bert(Model):
             batch["token_type_ids"] = pad(segments, 0)
         return batch
 
+    def read(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """See ``relevance.models.base.CrossEncoder.read``."""
+        found = [encoding.ids[:max_tokens] for encoding in encodings(self.tokenizer, texts)]
+        return [Tokens(ids, [0] * len(ids), []) for ids in found]
+
     def score(self, batch: Batch) -> torch.Tensor:
         """Logits. [pairs]"""
-        known = ("input_ids", "attention_mask", "token_type_ids")
+        network: Any = self.network
         # a student's batch, which a teacher sees too, may say more
-        inputs = {name: batch[name] for name in known if name in batch}
-        logits: torch.Tensor = self.network(**inputs).logits  # [pairs, 1]
+        inputs = {name: batch[name] for name in self.inputs}
+        mask = inputs.pop("attention_mask")
+        if network.config.model_type == "bert":
+            return bert_logits(network, network.bert.embeddings(**inputs), mask)
+        logits: torch.Tensor = network(**inputs, attention_mask=mask).logits  # [pairs, 1]
         return logits[:, 0].float()
 
     def loss(self, batch: Batch, progress: float = 0.0) -> torch.Tensor:

@@ -37,8 +37,8 @@ from relevance.configs import LossConfig
 from relevance.data.pairs import Pair
 from relevance.data.tagger import Tagger, load_terms
 from relevance.data.terms import CLASSES, token_classes
-from relevance.models.base import Batch, Model
-from relevance.models.layers import attention, pad, write_network
+from relevance.models.base import Batch, CrossEncoder, Tokens
+from relevance.models.layers import attention, bert_logits, encodings, pad, write_network
 from relevance.regularisers import REGULARISERS, Passes
 
 _TABLE = "terms.safetensors"
@@ -129,17 +129,7 @@ def _network(source: Path | str, **changes: Any) -> BertForSequenceClassificatio
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    """One text in pieces."""
-
-    ids: list[int]
-    classes: list[int]
-    words: list[int]
-    """Number of the word that each piece belongs to."""
-
-
-class EiSrc(Model):
+class EiSrc(CrossEncoder):
     """See the module's docstring."""
 
     family = EiSrcConfig.family
@@ -169,7 +159,7 @@ class EiSrc(Model):
             # the padding row of an embedding gets no gradient: class 0 stays at zero
             self.terms = nn.Embedding(len(CLASSES), network.config.hidden_size, padding_idx=0)
             nn.init.zeros_(self.terms.weight)
-        self._remembered: dict[str, _Tokens] = {}
+        self._remembered: dict[str, Tokens] = {}
 
     def learn_by(self, loss: LossConfig) -> None:
         """Train by ``loss`` from now on.
@@ -180,6 +170,12 @@ class EiSrc(Model):
         if loss.word_drop and self.tagger is None:
             raise ValueError("word_drop: wants has_terms, whose classes say which words may go")
         self.learning = loss
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """See ``relevance.models.base.CrossEncoder.inputs``."""
+        terms = ("term_ids",) if self.terms is not None else ()
+        return ("input_ids", "attention_mask", "token_type_ids", "position_ids", *terms)
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """``[CLS] query [SEP] title [SEP]`` in the config's layout. Each [pairs, seq].
@@ -192,7 +188,6 @@ class EiSrc(Model):
         queries = self._tokens([p.query for p in pairs], config.max_query_tokens)
         titles = self._tokens([p.title for p in pairs], config.max_title_tokens)
         start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        title_start = config.max_query_tokens + 2
         gaps = [0] * len(pairs)
         if config.layout != "contiguous":
             gaps = [config.max_query_tokens - len(query.ids) for query in queries]
@@ -216,7 +211,7 @@ class EiSrc(Model):
             rows["attention_mask"].append([1] * first + padding + [1] * second)
             rows["token_type_ids"].append([0] * first + padding + [1] * second)
             rows["position_ids"].append(
-                [*range(first + gap), *range(title_start, title_start + second)]
+                [*range(first + gap), *range(self.title_start, self.title_start + second)]
             )
             rows["term_ids"].append([0, *query.classes, 0, *padding, *title.classes, 0])
             # words of the title alone, from 1; the query, which is short, is never cut
@@ -232,23 +227,37 @@ class EiSrc(Model):
             batch = {name: tensor[:, kept] for name, tensor in batch.items()}
         return {**batch, "labels": torch.tensor([p.label for p in pairs], dtype=torch.float32)}
 
-    def _tokens(self, texts: Sequence[str], max_tokens: int) -> list[_Tokens]:
+    def _tokens(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Pieces of each text, remembered, for the same texts come back every epoch."""
         new = [text for text in dict.fromkeys(texts) if text not in self._remembered]
         if new:
             if len(self._remembered) + len(new) > _REMEMBERED:
                 self._remembered.clear()
                 new = list(dict.fromkeys(texts))
-            encoded = self.tokenizer(new, add_special_tokens=False, return_offsets_mapping=True)
-            tagged = self.tagger.tag(new) if self.tagger else [[] for _ in new]
-            for row, (text, terms) in enumerate(zip(new, tagged, strict=True)):
-                classes = token_classes(encoded["offset_mapping"][row], terms)
-                words = [word or 0 for word in encoded.word_ids(row)]
-                self._remembered[text] = _Tokens(encoded["input_ids"][row], classes, words)
+            # a text may be a query here and a title there, so it is remembered whole
+            self._remembered.update(zip(new, self._read(new), strict=True))
+        return [_cut(self._remembered[text], max_tokens) for text in texts]
+
+    def read(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """See ``relevance.models.base.CrossEncoder.read``."""
+        return [_cut(tokens, max_tokens) for tokens in self._read(texts)]
+
+    def _read(self, texts: Sequence[str]) -> list[Tokens]:
+        tagged = self.tagger.tag(texts) if self.tagger else [[] for _ in texts]
         return [
-            _Tokens(t.ids[:max_tokens], t.classes[:max_tokens], t.words[:max_tokens])
-            for t in (self._remembered[text] for text in texts)
+            Tokens(
+                encoding.ids,
+                token_classes(encoding.offsets, terms),
+                [word or 0 for word in encoding.word_ids],
+            )
+            for encoding, terms in zip(encodings(self.tokenizer, texts), tagged, strict=True)
         ]
+
+    @property
+    def title_start(self) -> int:
+        """Position of a title's first token."""
+        start: int = self.config.max_query_tokens + 2
+        return start
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """What the layers read: the summed embeddings after norm and dropout. [pairs, seq, hidden]
@@ -274,11 +283,7 @@ class EiSrc(Model):
             embedded: From ``embed``. [pairs, seq, hidden]
             mask: 1 where a token may be seen. [pairs, seq]
         """
-        network: Any = self.network
-        hidden = encode(network.bert.encoder, embedded, mask)  # [pairs, hidden]
-        pooled = network.bert.pooler(hidden[:, None])  # [pairs, hidden]
-        logits: torch.Tensor = network.classifier(network.dropout(pooled))  # [pairs, 1]
-        return logits[:, 0].float()
+        return bert_logits(self.network, embedded, mask)
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Logits, without heat. [pairs]"""
@@ -321,36 +326,5 @@ class EiSrc(Model):
             self.tagger.write(checkpoint / _TAGGER)
 
 
-def encode(encoder: Any, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """State of the first token after the last layer. [pairs, hidden]
-
-    Only that token feeds the head, so in the last layer it alone asks, and is fed forward: the
-    same numbers for a quarter less work.
-
-    Args:
-        encoder: Hugging Face's ``BertEncoder``.
-        embedded: Its input. [pairs, seq, hidden]
-        mask: 1 where a token may be seen. [pairs, seq]
-    """
-    added = torch.zeros_like(mask, dtype=embedded.dtype)
-    added = added.masked_fill(mask == 0, torch.finfo(embedded.dtype).min)[:, None, None, :]
-    hidden = embedded
-    for layer in encoder.layer[:-1]:
-        hidden = layer(hidden, attention_mask=added)  # [pairs, seq, hidden]
-    last = encoder.layer[-1]
-    attend = last.attention.self
-    heads, width = attend.num_attention_heads, attend.attention_head_size
-
-    def split(states: torch.Tensor) -> torch.Tensor:
-        return states.view(*states.shape[:2], heads, width).transpose(1, 2)
-
-    first = hidden[:, :1]
-    query = split(attend.query(first))  # [pairs, heads, 1, width]
-    key = split(attend.key(hidden))  # [pairs, heads, seq, width]
-    value = split(attend.value(hidden))
-    weights = torch.softmax(query @ key.transpose(-1, -2) * width**-0.5 + added, dim=-1)
-    seen = attend.dropout(weights) @ value  # [pairs, heads, 1, width]
-    seen = seen.transpose(1, 2).reshape(first.shape)
-    told = last.attention.output(seen, first)
-    state: torch.Tensor = last.output(last.intermediate(told), told)
-    return state[:, 0]
+def _cut(tokens: Tokens, length: int) -> Tokens:
+    return Tokens(tokens.ids[:length], tokens.classes[:length], tokens.words[:length])

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from tokenizers import Encoding
 from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertSelfAttention
@@ -66,6 +68,69 @@ def start_by_matching(network: nn.Module) -> None:
                 module.key.weight.copy_(module.query.weight)
             elif isinstance(module, BertEmbeddings):
                 module.position_embeddings.weight.mul_(0.1)
+
+
+def bert_logits(network: Any, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Logits of embedded rows. [rows]
+
+    Args:
+        network: Hugging Face's ``BertForSequenceClassification`` of one label.
+        embedded: Input of its encoder. [rows, seq, hidden]
+        mask: 1 where a token may be seen. [rows, seq]
+    """
+    state = first_state(network.bert.encoder, embedded, mask)  # [rows, hidden]
+    pooled = network.bert.pooler(state[:, None])  # [rows, hidden]
+    logits: torch.Tensor = network.classifier(network.dropout(pooled))  # [rows, 1]
+    return logits[:, 0].float()
+
+
+def first_state(encoder: Any, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """State of the first token after the last layer. [pairs, hidden]
+
+    Only that token feeds the head, so in the last layer it alone asks, and is fed forward: the
+    same numbers for a quarter less work.
+
+    Args:
+        encoder: Hugging Face's ``BertEncoder``.
+        embedded: Its input. [pairs, seq, hidden]
+        mask: 1 where a token may be seen. [pairs, seq]
+    """
+    added = torch.zeros_like(mask, dtype=embedded.dtype)
+    added = added.masked_fill(mask == 0, torch.finfo(embedded.dtype).min)[:, None, None, :]
+    hidden = embedded
+    for layer in encoder.layer[:-1]:
+        hidden = layer(hidden, attention_mask=added)  # [pairs, seq, hidden]
+    last = encoder.layer[-1]
+    attend = last.attention.self
+    heads, width = attend.num_attention_heads, attend.attention_head_size
+
+    def split(states: torch.Tensor) -> torch.Tensor:
+        return states.view(*states.shape[:2], heads, width).transpose(1, 2)
+
+    first = hidden[:, :1]
+    query = split(attend.query(first))  # [pairs, heads, 1, width]
+    key = split(attend.key(hidden))  # [pairs, heads, seq, width]
+    value = split(attend.value(hidden))
+    weights = torch.softmax(query @ key.transpose(-1, -2) * width**-0.5 + added, dim=-1)
+    seen = attend.dropout(weights) @ value  # [pairs, heads, 1, width]
+    seen = seen.transpose(1, 2).reshape(first.shape)
+    told = last.attention.output(seen, first)
+    state: torch.Tensor = last.output(last.intermediate(told), told)
+    return state[:, 0]
+
+
+def encodings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
+    """Encodings of whole texts without special tokens, by the tokenizer's own library.
+
+    Several threads may ask at once, once nothing is left to switch off.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    found: list[Encoding] = backend.encode_batch(list(texts), add_special_tokens=False)
+    return found
 
 
 def token_ids(
