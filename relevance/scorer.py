@@ -143,6 +143,10 @@ class CrossScorer(Scorer):
         self._budget = budget
         self._query = lru_cache(_QUERIES)(self._read_query)
 
+    def forget(self) -> None:
+        """Read queries anew from now on."""
+        self._query.cache_clear()
+
     def _read_query(self, query: str) -> _Query:
         model, cap = self._model, self._model.config.max_query_tokens
         (tokens,) = model.read([query], cap + 1)

@@ -14,9 +14,10 @@ from relevance.item_table import ItemTable
 from relevance.scorer import Job, Scorer, Scores, open_scorer
 from relevance.titles import Titles, title_hashes
 from serving.answers import Answer, ItemTableMissing
-from serving.batching import Batcher, Batching
+from serving.batching import Batcher
 from serving.cache_file import prefill
 from serving.caches import Keys, ScoreCache, item_keys, normalised, query_key
+from serving.limits import Batching
 
 _WARM_UP = ("a", "a red lamp for the garden " * 12)
 

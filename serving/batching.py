@@ -16,24 +16,8 @@ import numpy as np
 
 from relevance.scorer import Job, Scorer, Scores
 from serving.answers import NotReady, Overloaded, TooLate
+from serving.limits import Batching
 from serving.metrics import BATCH_TOKENS, QUEUE_PAIRS, QUEUE_SECONDS, TOKENS
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How requests wait and share."""
-
-    batch_tokens: int = 16_384
-    """Of one turn of the model, a few of its own batches: what a newcomer waits for at most."""
-    queue_tokens: int = 1_000_000
-    """That may wait; a request beyond is refused. Some ten seconds of work on two cores."""
-    deadline_s: float = 5.0
-    """From a request's arrival to its last score."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_tokens", "queue_tokens", "deadline_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"batching.{name}: {getattr(self, name)}; want more than 0")
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""What a request may ask of a scorer."""
+"""What a request may ask of a scorer, and how long it may wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,26 @@ class Limits:
     """From the first to the last byte of a body."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not value > 0:
-                raise ValueError(f"limits.{field.name}: {value}; want more than 0")
+        _check_positive(self, "limits")
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How requests wait and share."""
+
+    batch_tokens: int = 16_384
+    """Of one turn of the model, a few of its own batches: what a newcomer waits for at most."""
+    queue_tokens: int = 300_000
+    """That may wait; a request beyond is refused. About a second of work on two cores."""
+    deadline_s: float = 5.0
+    """From a request's arrival to its last score."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "batching")
+
+
+def _check_positive(settings: Limits | Batching, name: str) -> None:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not value > 0:
+            raise ValueError(f"{name}.{field.name}: {value}; want more than 0")

@@ -32,7 +32,7 @@ from relevance.cpus import available_cpus
 from serving.answers import Answering, NotReady
 from serving.api import application
 from serving.caches import open_cache
-from serving.limits import Limits
+from serving.limits import Batching, Limits
 from serving.logs import JsonFormatter
 from serving.metrics import ALIAS_CHANGED, MODEL_INFO
 from serving.source import Source, open_source, watch_alias
@@ -73,6 +73,7 @@ class Settings:
     drain_s: float = 20.0
     """That requests in flight may take after SIGTERM."""
     limits: Limits = field(default_factory=Limits)
+    batching: Batching = field(default_factory=Batching)
 
 
 class Loaded(Answering, Protocol):
@@ -242,6 +243,7 @@ async def open_model(settings: Settings, source: Source) -> Loaded:
         precision=settings.precision,
         cache=open_cache(settings.cache_mb * _MIB),
         scores=settings.scores,
+        batching=settings.batching,
     )
 
 

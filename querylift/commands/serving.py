@@ -46,6 +46,12 @@ def scorer(
     max_documents: Annotated[
         int, typer.Option(help="Titles or items that a request may have.", min=1)
     ] = 5_000,
+    queue_tokens: Annotated[
+        int, typer.Option(help="Tokens that may wait; a request beyond is refused.", min=1)
+    ] = 300_000,
+    deadline_s: Annotated[
+        float, typer.Option(help="Seconds that a request may wait for its scores.", min=0.01)
+    ] = 5.0,
     drain_s: Annotated[
         float, typer.Option(help="Seconds that requests in flight have after SIGTERM.", min=0)
     ] = 20.0,
@@ -59,7 +65,7 @@ def scorer(
 
     # before anything that makes threads is imported
     limit_threads()
-    from serving.limits import Limits
+    from serving.limits import Batching, Limits
     from serving.scorer import Settings, serve
 
     serve(
@@ -75,5 +81,6 @@ def scorer(
             poll_s=poll_s,
             drain_s=drain_s,
             limits=Limits(max_documents=max_documents),
+            batching=Batching(queue_tokens=queue_tokens, deadline_s=deadline_s),
         )
     )

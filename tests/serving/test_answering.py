@@ -13,8 +13,8 @@ from relevance.item_table import ItemTable, build_item_table
 from relevance.scorer import Scorer, open_scorer
 from serving.answering import ModelAnswering, open_answering
 from serving.answers import ItemTableMissing
-from serving.batching import Batching
 from serving.caches import MemoryCache
+from serving.limits import Batching
 from tests.checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.anyio

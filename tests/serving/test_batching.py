@@ -13,7 +13,8 @@ import pytest
 from relevance.scorer import Job, Scorer, Scores
 from relevance.titles import Titles
 from serving.answers import NotReady, Overloaded, TooLate
-from serving.batching import Batcher, Batching
+from serving.batching import Batcher
+from serving.limits import Batching
 
 pytestmark = pytest.mark.anyio
 

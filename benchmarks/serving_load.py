@@ -1,0 +1,168 @@
+"""A scorer under load from another process: throughput, latency, overload; prints markdown.
+
+Run ``python benchmarks/serving_load.py --data DATASET --model CHECKPOINT``. The server runs as
+users start it, without a cache of scores, so that every pair is scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+
+from relevance.cpus import available_cpus
+from relevance.data.tables import read_table
+from relevance.scorer import Job, open_scorer
+
+CLIENTS = 32
+OVERLOAD = 5
+DOCUMENTS = (20, 200)
+
+
+@dataclass
+class Load:
+    """What clients saw."""
+
+    seconds: float = 0.0
+    pairs: int = 0
+    answered_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+
+
+def main() -> None:
+    """Measure offline, then the server at full load, overloaded, and after that."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+    titles = read_table(options.data, "products", ["title"]).column("title").to_pylist()
+    queries = read_table(options.data, "queries", ["query"]).column("query").to_pylist()
+    offline = _offline(options.model, titles, queries)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["-m", "querylift", "serve", "scorer", "--model", options.model, "--cache-mb", 0]
+    server = subprocess.Popen(
+        [sys.executable, *map(str, command), "--port", str(port)],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        asyncio.run(_measure(options, port, server.pid, titles, queries, offline))
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _offline(model: Path, titles: list[str], queries: list[str]) -> float:
+    """Pairs a second of the same requests without a server, as many together as it takes."""
+    scorer = open_scorer(model, threads=available_cpus())
+    rng = np.random.default_rng(0)
+    requests = [_request(rng, titles, queries) for _ in range(200)]
+    scorer.score(requests[0][0], scorer.prepare(requests[0][1]))
+    start = time.perf_counter()
+    for at in range(0, len(requests), CLIENTS):
+        some = requests[at : at + CLIENTS]
+        scorer.score_jobs([Job(query, scorer.prepare(documents)) for query, documents in some])
+    return sum(len(documents) for _, documents in requests) / (time.perf_counter() - start)
+
+
+def _request(
+    rng: np.random.Generator, titles: list[str], queries: list[str]
+) -> tuple[str, list[str]]:
+    count = rng.integers(DOCUMENTS[0], DOCUMENTS[1] + 1)
+    chosen = rng.integers(0, len(titles), count)
+    return queries[rng.integers(0, len(queries))], [titles[row] for row in chosen]
+
+
+async def _measure(
+    options: argparse.Namespace,
+    port: int,
+    pid: int,
+    titles: list[str],
+    queries: list[str],
+    offline: float,
+) -> None:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    base = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base, limits=limits, timeout=60) as client:
+        await _ready(client)
+        memory = psutil.Process(pid).memory_info
+
+        async def load(clients: int, seconds: float) -> Load:
+            found = Load(seconds=seconds)
+            end = time.monotonic() + seconds
+            users = (_user(client, n, end, titles, queries, found) for n in range(clients))
+            await asyncio.gather(*users)
+            return found
+
+        await load(CLIENTS, options.seconds / 4)  # warm
+        print(f"Offline, the same requests: {offline:,.0f} pairs/s\n")
+        print(
+            "| clients | pairs/s | of offline | p50 ms | p99 ms | 429 | p99 of 429 ms | RSS MiB |"
+        )
+        print("|---:|---:|---:|---:|---:|---:|---:|---:|")
+        for clients in (CLIENTS, OVERLOAD * CLIENTS, CLIENTS):
+            found = await load(clients, options.seconds)
+            rate = found.pairs / found.seconds
+            refused = found.refused_s or [0.0]
+            print(
+                f"| {clients} | {rate:,.0f} | {rate / offline:.2f} "
+                f"| {1e3 * np.percentile(found.answered_s, 50):.0f} "
+                f"| {1e3 * np.percentile(found.answered_s, 99):.0f} "
+                f"| {found.statuses[429]:,} | {1e3 * np.percentile(refused, 99):.0f} "
+                f"| {memory().rss / 2**20:,.0f} |"
+            )
+            others = {code: n for code, n in found.statuses.items() if code not in (200, 429)}
+            if others:
+                print(f"\nother answers: {others}\n")
+
+
+async def _ready(client: httpx.AsyncClient) -> None:
+    for _ in range(600):
+        try:
+            if (await client.get("/readyz")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.1)
+    raise TimeoutError("the server is not ready after a minute")
+
+
+async def _user(
+    client: httpx.AsyncClient,
+    number: int,
+    end: float,
+    titles: list[str],
+    queries: list[str],
+    found: Load,
+) -> None:
+    """One who asks, waits for the answer, and asks again; when refused, after a pause."""
+    rng = np.random.default_rng(number)
+    while time.monotonic() < end:
+        query, documents = _request(rng, titles, queries)
+        start = time.monotonic()
+        answer = await client.post("/rerank", json={"query": query, "documents": documents})
+        took = time.monotonic() - start
+        found.statuses[answer.status_code] += 1
+        if answer.status_code == 200:
+            found.pairs += len(documents)
+            found.answered_s.append(took)
+        else:
+            found.refused_s.append(took)
+            await asyncio.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
