@@ -114,8 +114,9 @@ class Bert(CrossEncoder):
 
     def read(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """See ``relevance.models.base.CrossEncoder.read``."""
-        found = [encoding.ids[:max_tokens] for encoding in encodings(self.tokenizer, texts)]
-        return [Tokens(ids, [0] * len(ids), []) for ids in found]
+        found = encodings(self.tokenizer, texts, with_places=False)
+        cut = [encoding.ids[:max_tokens] for encoding in found]
+        return [Tokens(ids, [0] * len(ids), []) for ids in cut]
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Logits. [pairs]"""
