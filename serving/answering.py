@@ -54,6 +54,11 @@ class ModelAnswering:
         if items is not None and cache is not None:
             self._item_keys = item_keys(np.asarray(items.title_hashes), items.ids)
 
+    @property
+    def bits(self) -> str:
+        """See ``relevance.scorer.Scorer.bits``."""
+        return self._scorer.bits
+
     async def texts(self, query: str, titles: Sequence[str]) -> Answer:
         """See ``serving.answers.Answering.texts``."""
         query = normalised(query)
@@ -176,16 +181,21 @@ async def open_answering(
         FileNotFoundError: No checkpoint, item table or file of scores there.
         ValueError: They cannot be read, or do not belong together.
     """
-    scorer = await asyncio.to_thread(open_scorer, checkpoint, precision=precision, threads=threads)
-    answering = ModelAnswering(
-        scorer,
-        model=model,
-        source=source,
-        items=await asyncio.to_thread(ItemTable, items, scorer) if items else None,
-        cache=cache,
-        batching=batching or Batching(),
-    )
+
+    def load() -> ModelAnswering:
+        scorer = open_scorer(checkpoint, precision=precision, threads=threads)
+        return ModelAnswering(
+            scorer,
+            model=model,
+            source=source,
+            items=ItemTable(items, scorer) if items else None,
+            cache=cache,
+            batching=batching or Batching(),
+        )
+
+    # probes are answered meanwhile
+    answering = await asyncio.to_thread(load)
     if cache is not None and scores is not None:
-        await prefill(cache, scores, scorer.bits, has_item_ids=items is not None)
+        await prefill(cache, scores, answering.bits, has_item_ids=items is not None)
     await answering.warm()
     return answering

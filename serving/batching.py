@@ -85,7 +85,8 @@ class Batcher:
         self._work = asyncio.Event()
         # the model has threads of its own: a second caller would only slow the first
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._loop = asyncio.create_task(self._run())
+        self._running: asyncio.Task[None] | None = None
+        """Begun by the first request, so that a batcher can be made outside the event loop."""
         self._is_closed = False
 
     async def score(self, job: Job) -> Scores:
@@ -100,6 +101,8 @@ class Batcher:
             return np.empty(0, np.float32)
         if self._is_closed:
             raise NotReady
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
         ends = np.cumsum(self._scorer.lengths(job))
         tokens = int(ends[-1])
         if self._tokens and self._tokens + tokens > self._settings.queue_tokens:
@@ -126,7 +129,8 @@ class Batcher:
         """Finish what waits, take nothing more."""
         self._is_closed = True
         self._work.set()
-        await self._loop
+        if self._running is not None:
+            await self._running
         self._thread.shutdown()
 
     async def _run(self) -> None:
