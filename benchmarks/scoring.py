@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -108,6 +108,8 @@ def main() -> None:
         )
     print()
     _candidates(options)
+    print()
+    _limit(options.model, queries, titles, rates)
     print()
     asyncio.run(_stream(options, first))
 
@@ -219,6 +221,37 @@ def _candidates(options: argparse.Namespace) -> None:
             scorer.score(f"query number {number}", table.titles.take(table.find(some)))
             times.append(time.perf_counter() - start)
         print(f"| {precision} | {np.percentile(times, 50):.3f} | {np.percentile(times, 99):.3f} |")
+
+
+def _limit(model: Path, queries: list[str], titles: list[str], rates: Mapping[str, float]) -> None:
+    """How near the model comes to the machine's matrix products."""
+    shape = load(model).network.config
+    assert isinstance(shape.hidden_size, int)
+    scorer = open_scorer(model, precision="fp32", threads=1)
+    prepared = scorer.prepare(titles)
+    lengths = np.concatenate(
+        [scorer.lengths(Job(query, prepared.take(rows))) for query, rows in _jobs(queries)]
+    ).astype(float)
+    hidden, inner, layers = shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers
+    token = 8 * hidden**2 + 4 * hidden * inner
+    whole = lengths * token + 4 * lengths**2 * hidden
+    # the last layer: keys and values of all tokens, the rest of [CLS] alone
+    last = lengths * 4 * hidden**2 + token + 4 * lengths * hidden
+    work = ((layers - 1) * whole + last).mean()
+    print(f"{work / 1e6:.1f} MFLOP a pair\n")
+    print("| precision | matrix products, GFLOP/s | limit, pairs/s | reached by item id |")
+    print("|---|---:|---:|---:|")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left = torch.randn(2_048, 2_048, device=device, dtype=dtype)
+        speeds = []
+        for _ in range(10):
+            start = time.perf_counter()
+            (left @ left).sum().item()
+            speeds.append(2 * 2_048**3 / (time.perf_counter() - start))
+        limit = max(speeds) / work
+        reached = rates[f"ours by item id, {name}"] / limit
+        print(f"| {name} | {max(speeds) / 1e9:,.0f} | {limit:,.0f} | {reached:.0%} |")
 
 
 async def _stream(options: argparse.Namespace, first: float) -> None:
