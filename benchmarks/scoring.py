@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the item table is made")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pairs = _pairs(options.data, options.pairs)
+    pairs = _pairs(options)
     queries, titles = list(pairs["query"]), list(pairs["title"])
     wanted = score_pairs(load(options.model), queries, titles)
     ways: dict[str, Way] = {}
@@ -114,10 +115,14 @@ def main() -> None:
     asyncio.run(_stream(options, first))
 
 
-def _pairs(data: Path, count: int) -> pd.DataFrame:
-    """Judged pairs of whole queries, repeated from the start if there are too few."""
-    pairs = judged_pairs(data)
-    return pd.concat([pairs] * -(-count // len(pairs))).head(count).reset_index(drop=True)
+def _pairs(options: argparse.Namespace) -> pd.DataFrame:
+    """Judged pairs that we do not cut, since the peers would not; repeated if there are too few."""
+    pairs = judged_pairs(options.data)
+    scorer = open_scorer(options.model, precision="fp32")
+    is_cut = scorer.prepare(list(pairs["title"])).is_cut | pairs["query"].map(scorer.is_query_cut)
+    pairs = pairs[~is_cut]
+    pairs = pd.concat([pairs] * -(-options.pairs // len(pairs)))
+    return pairs.head(options.pairs).reset_index(drop=True)
 
 
 def _cross_encoder(
@@ -142,7 +147,7 @@ def _peer(
     """A CrossEncoder of another process; what passes between the two is not timed there."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     script = Path(__file__).with_name("peer.py")
-    command = [options.peer, script, options.model.resolve(), backend, precision, batch]
+    command = [options.peer, script, _older(options), backend, precision, batch]
     process = subprocess.Popen(
         [str(part) for part in command],
         stdin=subprocess.PIPE,
@@ -160,6 +165,18 @@ def _peer(
         return np.array(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
 
     return way
+
+
+def _older(options: argparse.Namespace) -> Path:
+    """The checkpoint with a tokenizer class that older transformers know."""
+    place: Path = options.out / "older"
+    if not place.exists():
+        shutil.copytree(options.model, place)
+        file = place / "tokenizer_config.json"
+        file.write_text(
+            json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "BertTokenizerFast"})
+        )
+    return place
 
 
 def _jobs(queries: list[str]) -> list[tuple[str, np.ndarray]]:

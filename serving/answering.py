@@ -65,7 +65,8 @@ class ModelAnswering:
         keys = title_hashes(titles) if self._cache is not None else None
         known = await self._known(query, keys, len(titles))
         wanted = np.flatnonzero(np.isnan(known))
-        prepared = await self._prepare([titles[row] for row in wanted.tolist()])
+        with self._batcher.preparing(len(wanted)):
+            prepared = await self._prepare([titles[row] for row in wanted.tolist()])
         scored = await self._score(query, prepared, keys, known, wanted)
         truncated = int(prepared.is_cut.sum()) + self._scorer.is_query_cut(query)
         return self._answer(scored.scores, scored.tokens, truncated)

@@ -6,9 +6,10 @@ Requests take turns, so that a small one is not held up by thousands of titles a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ from relevance.scorer import Job, Scorer, Scores
 from serving.answers import NotReady, Overloaded, TooLate
 from serving.limits import Batching
 from serving.metrics import BATCH_TOKENS, QUEUE_PAIRS, QUEUE_SECONDS, TOKENS
+
+_PAIR_TOKENS = 32
+"""Of a pair that is not tokenized yet, about."""
 
 
 @dataclass(eq=False)
@@ -82,12 +86,33 @@ class Batcher:
         """That wait or are in the model."""
         self._rate = 100_000.0
         """Tokens a second, as lately measured."""
+        self._preparing = 0
+        """Pairs that are not tokenized yet."""
         self._work = asyncio.Event()
         # the model has threads of its own: a second caller would only slow the first
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._running: asyncio.Task[None] | None = None
         """Begun by the first request, so that a batcher can be made outside the event loop."""
         self._is_closed = False
+
+    @contextlib.contextmanager
+    def preparing(self, pairs: int) -> Iterator[None]:
+        """Hold room for pairs while their titles are read, which takes time of its own.
+
+        Raises:
+            Overloaded: Too much waits already.
+            NotReady: The server is going down.
+        """
+        if self._is_closed:
+            raise NotReady
+        waiting = self._tokens + _PAIR_TOKENS * self._preparing
+        if waiting and waiting + _PAIR_TOKENS * pairs > self._settings.queue_tokens:
+            raise Overloaded(retry_after_s=waiting / self._rate)
+        self._preparing += pairs
+        try:
+            yield
+        finally:
+            self._preparing -= pairs
 
     async def score(self, job: Job) -> Scores:
         """Raw scores of a job's titles, in their order. [titles]

@@ -131,6 +131,18 @@ async def test_a_full_queue_refuses_and_recovers() -> None:
     await batcher.close()
 
 
+async def test_what_is_being_read_takes_room_too() -> None:
+    scorer = Lengths()
+    batcher = Batcher(scorer, settings(queue=100))
+    with batcher.preparing(3), pytest.raises(Overloaded), batcher.preparing(1):
+        raise AssertionError("let in")
+    with batcher.preparing(1_000):  # alone
+        pass
+    await batcher.close()
+    with pytest.raises(NotReady), batcher.preparing(1):
+        raise AssertionError("let in")
+
+
 async def test_who_waits_too_long_is_told_so() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(deadline=0.05))
