@@ -17,12 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from transformers import BertConfig, PreTrainedTokenizerFast
 
 from relevance.cpus import available_cpus
 from relevance.manifest import write_manifest
-from relevance.models import FAMILIES, save
-from tests.tiny import write_tiny_vocabulary
+from tests.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from querylift.cli import main\nmain()"
@@ -118,19 +116,11 @@ def wait_for(happened: Callable[[], bool], server: Server, seconds: float = 60) 
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    vocabulary: Path, clicked_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("scorer")
-    write_tiny_vocabulary(root / "vocabulary")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root / "vocabulary"))
-    shape = BertConfig(
-        vocab_size=len(tokenizer),
-        num_hidden_layers=1,
-        hidden_size=32,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    save(FAMILIES["bert"]().build(shape, tokenizer), root / "tiny")
+    write_checkpoint("bert", root / "tiny", vocabulary, clicked_data)
     return root / "tiny"
 
 

@@ -13,33 +13,23 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from transformers import BertConfig, PreTrainedTokenizerFast
 
 from relevance.checkpoints import check_checkpoint
 from relevance.manifest import write_manifest
-from relevance.models import FAMILIES, save
 from relevance.registry import Registered, alias_version, resolve
 from serving.metrics import ALIAS_CHANGED, REGISTRY
 from serving.source import Source, open_source, watch_alias
-from tests.tiny import write_tiny_vocabulary
+from tests.checkpoints import write_checkpoint
 
 NAME = "shop"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    vocabulary: Path, clicked_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("source")
-    write_tiny_vocabulary(root / "vocabulary")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root / "vocabulary"))
-    shape = BertConfig(
-        vocab_size=len(tokenizer),
-        num_hidden_layers=1,
-        hidden_size=16,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-    )
-    save(FAMILIES["bert"]().build(shape, tokenizer), root / "tiny")
+    write_checkpoint("bert", root / "tiny", vocabulary, clicked_data)
     return root / "tiny"
 
 
