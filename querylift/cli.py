@@ -16,6 +16,7 @@ import typer
 
 from querylift import demo
 from querylift.commands import (
+    ab,
     caching,
     comparing,
     data,
@@ -53,6 +54,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         {"run": pipeline.run, "compile": pipeline.compile_, "submit": pipeline.submit},
     ),
     "serve": ("Answer requests.", {"scorer": serving.scorer}),
+    "ab": (
+        "Experiments: their files, and who is in what.",
+        {"check": ab.check, "assign": ab.assign, "schema": ab.schema},
+    ),
     "items": ("The catalogue, as a scorer wants it.", {"build": items.build}),
     "cache": ("Scores that a scorer starts with.", {"build": caching.build}),
 }
