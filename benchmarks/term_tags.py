@@ -9,12 +9,16 @@ output.
 The truth is the shop's lexicon, which neither gazetteer nor tagger reads: a word of a title or a
 query has the class of the longest phrase of its category that holds it, synonyms included, and in
 queries slips of the finger and compounds run together as well. Brands and words of sale are none.
+
+``term_sample.txt`` beside this file holds titles and queries that were written and tagged by hand:
+the page compares each of them, so that anybody can check it.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +42,8 @@ from relevance.data.tables import read_table
 from relevance.data.tagger import Tagger, load_terms
 from relevance.data.terms import CLASSES, Term, class_id
 
+SAMPLE = Path(__file__).with_name("term_sample.txt")
+_MARK = re.compile(r"\[(?P<words>[^\[\]]+) (?P<name>\w+)\]")
 TITLES = 5_000
 LONGEST = 6
 
@@ -180,6 +186,55 @@ def measure(shop: Path, tagger: Tagger) -> dict[str, Counts]:
     return found
 
 
+def read_sample(path: Path) -> list[tuple[str, list[int]]]:
+    """Texts of a sample tagged by hand, with the class of each word."""
+    sample = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        classes = []
+        at = 0
+        for mark in _MARK.finditer(line):
+            classes += [0] * len(split_words(line[at : mark.start()]))
+            classes += [class_id(mark["name"])] * len(split_words(mark["words"]))
+            at = mark.end()
+        classes += [0] * len(split_words(line[at:]))
+        sample.append((_MARK.sub(r"\g<words>", line), classes))
+    return sample
+
+
+def count_sample(tagger: Tagger, sample: Sequence[tuple[str, Sequence[int]]]) -> Counts:
+    """Compare what ``tagger`` says of a sample with the hand's classes."""
+    counts = Counts()
+    for text, true in sample:
+        for of_word, said in zip(true, said_classes(text, tagger.tag([text])[0]), strict=True):
+            counts.add(of_word, said, is_unseen=False)
+    return counts
+
+
+def sample_page(tagger: Tagger) -> Iterator[str]:
+    """Lines of Markdown: what the gazetteer and the tagger say of each text of the sample."""
+    sample = read_sample(SAMPLE)
+    yield f"\nTagged by hand, {len(sample)} texts (`benchmarks/term_sample.txt`):\n"
+    yield "| | words | precision | recall |"
+    yield "|---|---|---|---|"
+    all_ = range(1, len(CLASSES))
+    alone = Tagger(tagger.gazetteer, None, tagger.confidence)
+    for name, one in (("gazetteer", alone), ("gazetteer and tagger", tagger)):
+        counts = count_sample(one, sample)
+        precision, recall, _ = counts.row(all_)
+        yield f"| {name} | {sum(counts.there[c] for c in all_)} | {precision:.3f} | {recall:.3f} |"
+    yield "\nWords of which hand and tagger say different things:\n"
+    yield "| text | word | by hand | tagger |"
+    yield "|---|---|---|---|"
+    for text, true in sample:
+        said = said_classes(text, tagger.tag([text])[0])
+        for word, by_hand, by_tagger in zip(split_words(text), true, said, strict=True):
+            if by_hand != by_tagger:
+                classes = f"{CLASSES[by_hand]} | {CLASSES[by_tagger]}"
+                yield f"| {text} | {text[word.start : word.end]} | {classes} |"
+
+
 def page(found: Mapping[str, Counts]) -> Iterator[str]:
     """Lines of Markdown tables, one a group."""
     for name, counts in found.items():
@@ -210,7 +265,7 @@ def main() -> None:
     start = time.process_time()
     tagger.tag(titles)
     rate = len(titles) / (time.process_time() - start)
-    for line in page(measure(arguments.shop, tagger)):
+    for line in (*page(measure(arguments.shop, tagger)), *sample_page(tagger)):
         print(line)
     print(f"\n{rate:,.0f} titles a second of processor time; {platform.platform()}.")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.term_tags import SAMPLE, count_sample, read_sample
 from relevance.configs import OptimConfig, TermsConfig
 from relevance.data.gazetteer import (
     Gazetteer,
@@ -127,6 +128,25 @@ def test_brands_and_small_words_have_no_class(tagger: Tagger) -> None:
     for text in ("alvia water bottle for home", "Water Bottle by Alvia"):
         words = {word.casefold() for phrase in said(tagger, text) for word in phrase.split()}
         assert not words & {"alvia", "for", "by"}
+
+
+def test_texts_tagged_by_hand_are_mostly_tagged_alike(tagger: Tagger) -> None:
+    sample = read_sample(SAMPLE)
+    assert sample[0][0].startswith("Foldable wooden office chair with")
+    assert [CLASSES[c] for c in sample[0][1][:5]] == [
+        "function",
+        "material",
+        "core",
+        "core",
+        "none",
+    ]
+    all_ = range(1, len(CLASSES))
+    precision, recall, _ = count_sample(tagger, sample).row(all_)
+    alone = Tagger(tagger.gazetteer, None, tagger.confidence)
+    _, recall_alone, _ = count_sample(alone, sample).row(all_)
+    assert precision > 0.9
+    assert recall > recall_alone + 0.03
+    assert recall_alone > 0.6
 
 
 def test_what_is_hidden_is_found_again_by_its_neighbours(
