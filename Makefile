@@ -11,7 +11,7 @@ DEMO ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types bench docs format clean
+.PHONY: help run test crash lint types bench docs format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ run: $(VENV)/run.stamp  ## the whole training pipeline on a generated shop, in m
 
 test: $(VENV)/all.stamp  ## every test; TESTS="-k vocabulary" chooses
 	$(BIN)/python -m pytest $(TESTS)
+
+crash: $(VENV)/all.stamp  ## kill the event log 50 times under load; minutes
+	QUERYLIFT_KILLS=50 $(BIN)/python -m pytest tests/serving/test_crash.py --timeout 3600
 
 lint: $(VENV)/all.stamp  ## style, and who may import whom
 	$(BIN)/ruff check .
