@@ -26,6 +26,7 @@ from querylift.commands import (
     pipeline,
     recipes,
     serving,
+    shoppers,
     splitting,
     terms,
     training,
@@ -66,6 +67,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
             "assign": ab.assign,
             "schema": ab.schema,
             "shadow-report": splitting.shadow_report,
+            "shoppers": shoppers.shoppers,
         },
     ),
     "events": (

@@ -31,7 +31,7 @@ from serving.limits import Limits
 from serving.logs import Observed, facts_of
 from serving.openapi import OPERATIONS, document
 from serving.ordering import combined, falling
-from serving.page import page
+from serving.pages import html_page
 from serving.refusals import EMPTY, Refusal, refusal_of, refused
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class _Api:
         self._answering = answering
         self._limits = limits
         self._openapi = msgspec.json.encode(document())
-        self._page = page()
+        self._page = html_page("page.html")
 
     async def rerank(self, request: Request) -> Response:
         """Cohere's and Jina's shape, or text-embeddings-inference's."""

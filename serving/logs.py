@@ -148,5 +148,5 @@ def _record(facts: Facts, method: str, endpoint: str, seconds: float) -> None:
         if (value := getattr(facts, name)) is not None:
             line[name] = value
     # probes and scrapes come every few seconds and say nothing
-    quiet = endpoint in ("/livez", "/readyz", "/metrics") and facts.status == 200
+    quiet = endpoint in ("/livez", "/readyz", "/metrics", "/v1/status") and facts.status == 200
     LOG.log(logging.DEBUG if quiet else logging.INFO, "request", extra={"facts": line})

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -33,8 +32,8 @@ from serving.answers import Answering, NotReady
 from serving.api import application
 from serving.caches import open_cache
 from serving.limits import Batching, Limits
-from serving.logs import JsonFormatter
 from serving.metrics import ALIAS_CHANGED, MODEL_INFO
+from serving.servers import listening, log_as_json
 from serving.source import Source, open_source, watch_alias
 
 LOG = logging.getLogger("querylift.scorer")
@@ -260,7 +259,7 @@ def serve(settings: Settings, opener: Opener = open_model) -> None:
         ValueError: A changed byte, a file that could hold code, or tables that do not fit.
         OSError: No such checkpoint, a port that is taken, or MLflow cannot be reached.
     """
-    _log_as_json()
+    log_as_json()
     with tempfile.TemporaryDirectory(prefix="querylift-") as scratch:
         # BentoML would make it in the home directory, which a container may not have
         os.environ.setdefault("BENTOML_HOME", str(Path(scratch) / "bentoml"))
@@ -271,7 +270,7 @@ def serve(settings: Settings, opener: Opener = open_model) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         life = Life(settings, source, opener)
-        with _listening(settings.host, settings.port) as listener:
+        with listening(settings.host, settings.port) as listener:
             address = "{}:{}".format(*listener.getsockname())
             LOG.info("listening on http://%s", address)
             config = uvicorn.Config(
@@ -286,22 +285,3 @@ def serve(settings: Settings, opener: Opener = open_model) -> None:
         if life.error is not None:
             raise life.error
 
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2_048)
-    except OSError as error:
-        raise OSError(
-            f"{host}:{port}: {error.strerror}; choose another --host or --port"
-        ) from error
-
-
-def _log_as_json() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("querylift").setLevel(logging.INFO)
-    logging.captureWarnings(True)
