@@ -8,11 +8,13 @@ put last: what a thing is comes at the end of a noun phrase.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from relevance.data.term_words import ATTRIBUTE_NAMES, COMMON, STOP, UNITS
 from relevance.data.terms import CLASSES, class_id
@@ -20,8 +22,11 @@ from relevance.data.terms import CLASSES, class_id
 _WORD = re.compile(r"\d+(?:[.,]\d+)+[^\W_]*|[^\W_]+(?:['’][^\W_]+)*")
 _SPLIT = re.compile(r"[,;|\n/]| - ")
 _LEAF = re.compile(r"\s*[>|/»\n]\s*")
+_FOLDED_UNITS = re.compile(UNITS.pattern)
+"""For texts without capitals, at half the time."""
 _NAMES = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in ATTRIBUTE_NAMES.items()}
 
+_Node = dict[str, Any]
 _MAX_WORDS = 4
 """A longer value is a sentence."""
 _MIN_SHARE = 0.1
@@ -42,8 +47,7 @@ CORE = class_id("core")
 SPECIFICATION = class_id("specification")
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """A word of a text, and where it stands."""
 
     text: str
@@ -53,7 +57,25 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class Words:
+    """Words of a text; of thousands of titles, lists are made faster than objects."""
+
+    texts: list[str]
+    """Case-folded."""
+    starts: list[int]
+    ends: list[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, at: int) -> Word:
+        return Word(self.texts[at], self.starts[at], self.ends[at])
+
+    def __iter__(self) -> Iterator[Word]:
+        return map(Word, self.texts, self.starts, self.ends)
+
+
+class Match(NamedTuple):
     """Words ``first`` to ``last``, both included, of a class; of brands it is 0."""
 
     first: int
@@ -75,13 +97,24 @@ class Product:
     attributes: Sequence[tuple[str, str]]
 
 
-def split_words(text: str) -> list[Word]:
+def split_words(text: str) -> Words:
     """Words of ``text``: letters and digits, with apostrophes and decimal points inside.
 
-    >>> [word.text for word in split_words("Non-Stick pan, 3.5mm")]
+    >>> split_words("Non-Stick pan, 3.5mm").texts
     ['non', 'stick', 'pan', '3.5mm']
     """
-    return [Word(m[0].casefold(), m.start(), m.end()) for m in _WORD.finditer(text)]
+    found = list(_WORD.finditer(text))
+    return Words(
+        [m[0].casefold() for m in found], [m.start() for m in found], [m.end() for m in found]
+    )
+
+
+def _units(text: str) -> dict[int, int]:
+    """First character of each unit, and the one after its last."""
+    # of other scripts, folding may change the length, and regular expressions fold otherwise
+    if text.isascii():
+        return dict([unit.span() for unit in _FOLDED_UNITS.finditer(text.lower())])
+    return dict([unit.span() for unit in UNITS.finditer(text)])
 
 
 def attribute_class(name: str) -> str | None:
@@ -99,46 +132,55 @@ class Gazetteer:
     def __init__(self, phrases: Mapping[str, int]) -> None:
         self.phrases = dict(phrases)
         """Words joined by spaces -> class; 0 for brands."""
-        self._by_words: dict[tuple[str, ...], int] = {}
+        by_words: dict[tuple[str, ...], int] = {}
         for phrase, term_class in self.phrases.items():
-            self._by_words[tuple(phrase.split())] = term_class
+            by_words[tuple(phrase.split())] = term_class
         for phrase, term_class in self.phrases.items():
             if term_class == CORE:
                 *head, last = phrase.split()
                 for form in _numbers(last):
-                    self._by_words.setdefault((*head, form), CORE)
-        self._longest: dict[str, int] = {}
-        for words in self._by_words:
-            self._longest[words[0]] = max(self._longest.get(words[0], 0), len(words))
+                    by_words.setdefault((*head, form), CORE)
+        self.words = frozenset(word for phrase in self.phrases for word in phrase.split())
+        """Every word that stands in a phrase."""
+        self._first: _Node = {}
+        """Of a tree of words: word -> what may follow it; "" -> class of the phrase up to here."""
+        for words, term_class in by_words.items():
+            node = self._first
+            for word in words:
+                node = node.setdefault(word, {})
+            node[""] = term_class
 
-    def match(self, text: str, words: Sequence[Word]) -> list[Match]:
+    def match(self, text: str, words: Words) -> list[Match]:
         """Longest matches from left to right, none overlapping another."""
-        units = {unit.start(): unit.end() for unit in UNITS.finditer(text)}
+        units = _units(text)
         matches = []
-        at = 0
-        while at < len(words):
-            end = units.get(words[at].start, 0)
-            count, term_class = self._phrase(words, at)
-            measured = at
-            while measured < len(words) and words[measured].start < end:
-                measured += 1
-            if measured - at > count or (measured - at == count and end > words[at].end):
-                count, term_class = measured - at, SPECIFICATION
-            else:
-                end = words[at + count - 1].end
+        free = 0
+        for at, (first, start) in enumerate(zip(words.texts, words.starts, strict=True)):
+            if at < free or (first not in self._first and start not in units):
+                continue
+            count, term_class = self._phrase(words.texts, at)
+            end = units.get(start, 0)
+            measured = bisect_left(words.starts, end, at) - at
+            if measured > count or (measured == count and end > words.ends[at]):
+                count, term_class = measured, SPECIFICATION
+            elif count:
+                end = words.ends[at + count - 1]
             if count:
-                matches.append(Match(at, at + count - 1, words[at].start, end, term_class))
-            at += max(count, 1)
+                matches.append(Match(at, at + count - 1, start, end, term_class))
+                free = at + count
         return matches
 
-    def _phrase(self, words: Sequence[Word], at: int) -> tuple[int, int]:
+    def _phrase(self, texts: Sequence[str], at: int) -> tuple[int, int]:
         """How many words the longest phrase from ``at`` on has, and its class."""
-        longest = min(self._longest.get(words[at].text, 0), len(words) - at)
-        for count in range(longest, 0, -1):
-            found = self._by_words.get(tuple(word.text for word in words[at : at + count]))
-            if found is not None:
-                return count, found
-        return 0, NONE
+        count, term_class = 0, NONE
+        node = self._first
+        for place in range(at, len(texts)):
+            if texts[place] not in node:
+                break
+            node = node[texts[place]]
+            if "" in node:
+                count, term_class = place + 1 - at, node[""]
+        return count, term_class
 
     def write(self, path: Path) -> None:
         """Write one line a phrase: class, tab, phrase."""
@@ -161,7 +203,7 @@ class Gazetteer:
             raise ValueError(f"{path}: no UTF-8 text: {error}") from error
         for number, line in enumerate(lines, 1):
             name, tab, phrase = line.partition("\t")
-            words = " ".join(word.text for word in split_words(phrase))
+            words = " ".join(split_words(phrase).texts)
             if not tab or not words:
                 raise ValueError(f"{path}: line {number} is {line!r}, want class, tab, phrase")
             try:
@@ -181,7 +223,7 @@ def learn_gazetteer(
         queries: What shoppers ask; only cores of catalogues that do not name them use it.
         min_count: A phrase in fewer titles is left out.
     """
-    titles = [[word.text for word in split_words(product.title)] for product in products]
+    titles = [split_words(product.title).texts for product in products]
     stated = [_stated(product) for product in products]
     common = {name: _normal(words) for name, words in COMMON.items()}
     wanted = {phrase: phrase for words in common.values() for phrase in words}
@@ -235,7 +277,7 @@ def _stated(product: Product) -> dict[str, int]:
 
 def _normal(phrases: Iterable[str]) -> list[str]:
     """Phrases as they are matched, without those that could mean anything."""
-    split = [[word.text for word in split_words(phrase)] for phrase in phrases]
+    split = [split_words(phrase).texts for phrase in phrases]
     return [
         " ".join(words)
         for words in split

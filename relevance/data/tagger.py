@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from relevance.configs import TermsConfig
 from relevance.data.gazetteer import (
+    CORE,
     SPECIFICATION,
     Gazetteer,
     Product,
-    Word,
+    Words,
     learn_gazetteer,
     split_words,
 )
@@ -31,17 +32,19 @@ from relevance.data.tagger_network import (
     TAGS,
     Example,
     NetworkConfig,
+    Reader,
     TaggerNetwork,
     collate,
     decode,
     example,
+    given_tags,
     phrases,
 )
 from relevance.data.terms import CLASSES, Term
 from relevance.files import new_dir, refuse_existing
 from relevance.manifest import verify, write_manifest
 
-_CHUNK = 1_024
+_CHUNK = 256
 """Texts that the network sees at once."""
 _HELD_OUT = 20
 """One text in so many is kept from training, to measure on."""
@@ -57,6 +60,7 @@ class Tagger:
     ) -> None:
         self.gazetteer = gazetteer
         self.network = network
+        self._reader = Reader(network) if network is not None else None
         self.confidence = confidence
 
     def tag(self, texts: Sequence[str]) -> list[list[Term]]:
@@ -65,31 +69,24 @@ class Tagger:
         return [terms for at in starts for terms in self._tag(texts[at : at + _CHUNK])]
 
     def _tag(self, texts: Sequence[str]) -> list[list[Term]]:
-        words = [split_words(text) for text in texts]
-        matches = [self.gazetteer.match(*pair) for pair in zip(texts, words, strict=True)]
-        found = [
-            [Term(m.start, m.end, m.term_class) for m in some if m.term_class] for some in matches
-        ]
-        if self.network is not None:
-            rows = [example(*pair) for pair in zip(words, matches, strict=True)]
-            # those with a word left over, like lengths together
-            order = sorted(
-                (row for row, one in enumerate(rows) if (one.tags == 0).any()),
-                key=lambda row: len(rows[row].words),
-            )
-            for start in range(0, len(order), _CHUNK // 4):
-                some = order[start : start + _CHUNK // 4]
-                for row, tags in zip(some, self._decode([rows[row] for row in some]), strict=True):
-                    found[row] = sorted(
-                        [*found[row], *_terms(words[row], tags)], key=lambda term: term.start
-                    )
+        found: list[list[Term]] = []
+        left: list[tuple[Words, list[int]]] = []
+        rows = []
+        for row, text in enumerate(texts):
+            words = split_words(text)
+            matches = self.gazetteer.match(text, words)
+            found.append([Term(m.start, m.end, m.term_class) for m in matches if m.term_class])
+            tags = given_tags(words, matches)
+            if 0 in tags:
+                left.append((words, tags))
+                rows.append(row)
+        if self._reader is not None and left:
+            said = self._reader.tag(left, self.confidence)
+            for row, (words, _), tags in zip(rows, left, said, strict=True):
+                if any(tags):
+                    found[row] += _terms(words, tags, self.gazetteer.words)
+                    found[row].sort(key=lambda term: term.start)
         return found
-
-    @torch.inference_mode()
-    def _decode(self, examples: Sequence[Example]) -> np.ndarray:
-        assert self.network is not None
-        batch = collate(examples)
-        return decode(self.network(batch), batch["tags"], self.confidence)
 
     def write(self, directory: Path) -> None:
         """Write the terms directory ``directory``; it must not exist yet."""
@@ -104,19 +101,27 @@ class Tagger:
             write_manifest(partial)
 
 
-def _terms(words: Sequence[Word], tags: np.ndarray) -> Iterator[Term]:
-    """Terms that the tags of the words spell."""
+def _terms(words: Words, tags: Sequence[int], known: frozenset[str]) -> Iterator[Term]:
+    """Terms that the tags of the words spell.
+
+    A core that no phrase lists is one that the catalogue has no name for: a synonym, a slip. A word
+    ``known`` from other phrases is no part of it but says which one: ``lip`` of ``lip beans``,
+    where ``lip balm`` is listed. Tagged as the core it would make ``lip beans`` look like the
+    coffee beans of a title.
+    """
     at = 0
     while at < len(words):
-        tag = int(tags[at])
+        tag = tags[at]
         if not tag:
             at += 1
             continue
-        last = at
+        first = last = at
         term_class = (tag + 1) // 2
         while last + 1 < len(words) and tags[last + 1] == 2 * term_class:
             last += 1
-        yield Term(words[at].start, words[last].end, term_class, "tagger")
+        while term_class == CORE and first < last and words[first].text in known:
+            first += 1
+        yield Term(words[first].start, words[last].end, term_class, "tagger")
         at = last + 1
 
 
@@ -234,7 +239,7 @@ def learn_terms(
         work = state_dir(out, state)
         key = fingerprint(config, seed, data_hash(data))
         numbers |= train(stage, config.optim, seed=seed, state=work, key=key)
-        tagger.network = network.to("cpu")
+        tagger = Tagger(gazetteer, network.to("cpu"), config.confidence)
         numbers |= _measure(tagger, held_out[:_MEASURED], rng)
         if is_main_process() and state is None:
             shutil.rmtree(work, ignore_errors=True)
@@ -274,8 +279,11 @@ def _measure(
     )
     with torch.inference_mode():
         logits = tagger.network(batch, torch.from_numpy(hidden))
-    unmatched = torch.from_numpy(np.where(hidden, 0, tags))
-    said = (decode(logits, unmatched, tagger.confidence)[hidden] + 1) // 2
+    asked = hidden | (tags == 0)
+    # a column more, so that no text runs on into the next
+    places = np.flatnonzero(np.pad(asked, ((0, 0), (0, 1))))
+    found = decode(logits[asked], np.diff(places, prepend=-1) == 1, tagger.confidence)
+    said = (found[hidden[asked]] + 1) // 2
     truth = (tags[hidden] + 1) // 2
     right = int((said == truth).sum())
     return {

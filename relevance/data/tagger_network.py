@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from relevance.data.gazetteer import SPECIFICATION, Match, Word
+from relevance.data.gazetteer import SPECIFICATION, Match, Words
 from relevance.data.term_words import STOP
 from relevance.data.terms import CLASSES
 
@@ -50,6 +52,8 @@ neighbours; in queries there are few of those."""
 _JOINED = 0.4
 """Chance that an unmatched word is hidden together with the unmatched one before it."""
 _DIGITS = re.compile(r"\d")
+_REMEMBERED = 2**16
+"""Different words whose pieces are kept; some 30 MB of vectors."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,23 @@ class Example:
     """Number of the phrase that the word is hidden with, to train on. [words]"""
 
 
-def example(words: Sequence[Word], matches: Sequence[Match]) -> Example:
-    """Words with the gazetteer's tags, each a phrase of its own."""
-    tags = [0 if _may_be_term(word.text) else _NONE for word in words]
-    for match in matches:
-        for at in range(match.first, match.last + 1):
-            tags[at] = 2 * match.term_class if match.term_class else _NONE
-        if match.term_class:
-            tags[match.first] -= 1
-    return Example([word.text for word in words], np.array(tags, np.int64))
+def example(words: Words, matches: Sequence[Match]) -> Example:
+    """Words with the gazetteer's tags."""
+    return Example(words.texts, np.array(given_tags(words, matches), np.int64))
 
 
+def given_tags(words: Words, matches: Sequence[Match]) -> list[int]:
+    """What the gazetteer says of each word: a tag, or ``_NONE``."""
+    tags = [0 if _may_be_term(word) else _NONE for word in words.texts]
+    for first, last, _, _, term_class in matches:
+        for at in range(first, last + 1):
+            tags[at] = 2 * term_class if term_class else _NONE
+        if term_class:
+            tags[first] -= 1
+    return tags
+
+
+@lru_cache(_REMEMBERED)
 def _may_be_term(word: str) -> bool:
     """Not a small word, and no number either: what no pattern took is a model's or a series'."""
     return len(word) > 1 and word not in STOP and not _DIGITS.search(word)
@@ -128,7 +138,7 @@ def collate(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
     }
 
 
-@lru_cache(maxsize=2**16)
+@lru_cache(_REMEMBERED)
 def _pieces(word: str) -> list[int]:
     """Hashes of a word and its runs of three and four letters, all digits alike."""
     shape = f"<{_DIGITS.sub('0', word)}>"
@@ -217,29 +227,90 @@ class TaggerNetwork(nn.Module):
         return total / 2
 
 
-def decode(logits: torch.Tensor, tags: torch.Tensor, confidence: float) -> NDArray[np.int64]:
-    """Tags for the words that have none yet; none continues a term that is not there.
+class Reader:
+    """A trained network in NumPy, asked about unmatched words alone.
+
+    What it says is what the network says, to rounding, at a fraction of the cost: most words of a
+    title are matched, and the vectors of a word are gathered once and remembered.
+    """
+
+    def __init__(self, network: TaggerNetwork) -> None:
+        weights = {name: np.asarray(t) for name, t in network.state_dict().items()}
+        # both halves are read of the same pieces
+        self._pieces = np.hstack([weights["neighbours.weight"], weights["letters.weight"]])
+        self._known = weights["known.weight"]
+        around = np.delete(weights["around.weight"], _REACH, axis=2)  # [hidden, width, neighbours]
+        self._around = around.transpose(2, 1, 0).reshape(-1, network.config.hidden)
+        self._mix, self._mix_bias = weights["mix.weight"].T, weights["mix.bias"]
+        self._own = weights["own.weight"].T
+        self._tags, self._tags_bias = weights["tags.weight"].T, weights["tags.bias"]
+        self._vectors = lru_cache(_REMEMBERED)(self._describe)
+
+    def _describe(self, word: str) -> NDArray[np.float32]:
+        """What neighbours and the word itself read of its letters. [2 * width]"""
+        if not word:  # beyond an end
+            return np.zeros(self._pieces.shape[1], np.float32)
+        bag = np.array(_pieces(word)) % len(self._pieces)
+        vectors: NDArray[np.float32] = self._pieces[bag].mean(axis=0)
+        return vectors
+
+    def tag(
+        self, texts: Sequence[tuple[Words, Sequence[int]]], confidence: float
+    ) -> list[list[int]]:
+        """Tags for the words of each text that ``given_tags`` has none for; the others get 0."""
+        # the texts one behind the other, the edges between them those of both
+        numbers: defaultdict[str, int] = defaultdict()
+        numbers.default_factory = numbers.__len__
+        edge = [numbers[""]] * _REACH
+        places, given = list(edge), [_EDGE] * _REACH
+        for words, tags in texts:
+            places += [numbers[word] for word in words.texts]
+            places += edge
+            given += tags
+            given += given[:_REACH]
+        vectors = np.stack([self._vectors(word) for word in numbers])
+        near, letters = np.hsplit(vectors, 2)
+        word_at, tag_at = np.array(places), np.array(given)
+        seen = near.take(word_at, axis=0) + self._known.take(tag_at, axis=0)  # [all words, width]
+        asked = np.flatnonzero(tag_at == 0)
+        reach = np.delete(np.arange(-_REACH, _REACH + 1), _REACH)
+        around = seen.take(asked[:, None] + reach, axis=0).reshape(-1, len(self._around))
+        mixed = np.maximum(around @ self._around, 0) @ self._mix + self._mix_bias
+        own = letters.take(word_at[asked], axis=0) @ self._own
+        logits = np.maximum(mixed + own, 0) @ self._tags + self._tags_bias  # [asked, TAGS]
+        said = np.zeros_like(tag_at)
+        runs_on = np.diff(asked, prepend=-1) == 1
+        said[asked] = decode(torch.from_numpy(logits), runs_on, confidence)
+        found = said.tolist()
+        ends = accumulate((len(words) + _REACH for words, _ in texts), initial=_REACH)
+        return [found[end : end + len(words)] for end, (words, _) in zip(ends, texts, strict=False)]
+
+
+def decode(
+    logits: torch.Tensor, runs_on: NDArray[np.bool_], confidence: float
+) -> NDArray[np.int64]:
+    """Tags for words that have none yet; none continues a term that is not there.
 
     The class is chosen first, as beginning and continuation of a term share its probability.
     Specifications are left to the patterns: they miss few, and what else stands where units
     stand is words of sale.
 
     Args:
-        logits: As ``TaggerNetwork`` gives them. [texts, longest, TAGS]
-        tags: What the gazetteer says; its words stay outside. [texts, longest]
+        logits: Of words without a tag, in their order. [words, TAGS]
+        runs_on: Whether nothing stands between a word and the one before it here. [words]
         confidence: Least probability of a class.
 
     Returns:
-        Tags. [texts, longest]
+        Tags. [words]
     """
-    probability = logits.softmax(dim=2).numpy()
-    begins, continues = probability[..., 1::2], probability[..., 2::2]
-    of_class = begins + continues  # [texts, longest, classes - 1]
-    of_class[..., SPECIFICATION - 1] = 0
-    best = of_class.argmax(axis=2)[..., None]
-    is_term = np.take_along_axis(of_class, best, axis=2)[..., 0] >= confidence
-    classes = np.where(is_term & (tags == 0).numpy(), best[..., 0] + 1, 0)
-    follows = np.take_along_axis(continues > begins, best, axis=2)[..., 0]
-    follows[:, 1:] &= classes[:, 1:] == classes[:, :-1]
-    follows[:, 0] = False
+    probability = logits.softmax(dim=1).numpy()
+    begins, continues = probability[:, 1::2], probability[:, 2::2]
+    of_class = begins + continues  # [words, classes - 1]
+    of_class[:, SPECIFICATION - 1] = 0
+    best = of_class.argmax(axis=1)
+    rows = np.arange(len(best))
+    classes = np.where(of_class[rows, best] >= confidence, best + 1, 0)
+    follows = (continues > begins)[rows, best] & runs_on
+    follows[1:] &= classes[1:] == classes[:-1]
+    follows[:1] = False
     return np.where(classes == 0, 0, 2 * classes - 1 + follows)

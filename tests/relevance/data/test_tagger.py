@@ -252,14 +252,11 @@ def write_manifest_again(terms: Path) -> None:
 
 def test_decoded_tags_never_continue_a_term_that_is_not_there() -> None:
     torch.manual_seed(0)
-    logits = 4 * torch.randn(50, 12, TAGS)
-    tags = torch.randint(0, 3, (50, 12))
-    found = decode(logits, tags, 0.2)
-    assert (found[tags.numpy() != 0] == 0).all()
-    assert ((found > 0) & (found % 2 == 0)).any()
-    for row in found.tolist():
-        for before, tag in zip([0, *row], row, strict=False):
-            assert tag % 2 or not tag or before in (tag - 1, tag)
+    runs_on = torch.rand(600).numpy() < 0.8
+    found = decode(4 * torch.randn(600, TAGS), runs_on, 0.2).tolist()
+    assert any(tag and tag % 2 == 0 for tag in found)
+    for before, tag, is_next in zip([0, *found], found, runs_on, strict=False):
+        assert tag % 2 or not tag or (is_next and before in (tag - 1, tag))
 
 
 @pytest.mark.parametrize(
