@@ -25,6 +25,7 @@ from querylift.commands import (
     judging,
     pipeline,
     recipes,
+    reporting,
     serving,
     shoppers,
     splitting,
@@ -66,6 +67,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
             "check": ab.check,
             "assign": ab.assign,
             "schema": ab.schema,
+            "report": reporting.report,
+            "serve": reporting.serve,
             "shadow-report": splitting.shadow_report,
             "shoppers": shoppers.shoppers,
         },
@@ -156,7 +159,8 @@ def main() -> None:
         _fail(error, code=2)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "relevance", "serving", "components", "pipelines"):
+        ours = ("", "abtest", "components", "pipelines", "querylift", "relevance", "serving")
+        if package in ours:
             raise
         _fail(
             f"this command needs the package {package!r}, which is not installed; "

@@ -213,8 +213,8 @@ def ablation_cat() -> Recipe:
     return _with_loss(ablation_terms(), LossConfig(regulariser=_CAT))
 
 
-def ablation_distillation() -> Recipe:
-    """Ablation of ei-SRC, row 7: and a teacher, ``bert_base``."""
+def ei_src_mini() -> Recipe:
+    """ei-SRC in full, row 7: all parts of its ablation, and a teacher, ``bert_base``."""
     base, row = bert_base(), ablation_cat()
     return replace(
         base,
@@ -233,13 +233,6 @@ def ablation_distillation() -> Recipe:
             gold=_STAGE_B,
         ),
     )
-
-
-def ei_src_mini() -> Recipe:
-    """ei-SRC in full, row 8: and a view of each title without words that have no term class."""
-    row = ablation_distillation()
-    loss = replace(row.distill.loss, word_drop=1.0)
-    return replace(row, distill=replace(row.distill, loss=loss))
 
 
 def regulariser_none() -> Recipe:
@@ -276,8 +269,10 @@ def heated_softmax() -> Recipe:
 
 
 def word_drop() -> Recipe:
-    """Row 4 with a view of each title that lost words without a term class."""
-    return _with_loss(ablation_terms(), LossConfig(word_drop=1.0))
+    """ei-SRC with a view of each title that lost words without a term class."""
+    row = ei_src_mini()
+    loss = replace(row.distill.loss, word_drop=1.0)
+    return replace(row, distill=replace(row.distill, loss=loss))
 
 
 def _alternative(regulariser: RegulariserConfig) -> Recipe:
@@ -312,7 +307,6 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
         ablation_terms,
         ablation_at,
         ablation_cat,
-        ablation_distillation,
         regulariser_none,
         regulariser_fgm,
         regulariser_pgd,

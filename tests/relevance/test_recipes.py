@@ -56,8 +56,8 @@ def test_every_row_has_the_same_budget_of_steps() -> None:
     assert budgets == {(student.logits, student.gold)}
 
 
-def test_the_student_is_row_six_taught_by_the_base() -> None:
-    student, row = recipe_config("ablation_distillation"), recipe_config("ablation_cat")
+def test_the_student_is_the_last_row_taught_by_the_base() -> None:
+    student, row = recipe_config("ei_src_mini"), recipe_config("ablation_cat")
     assert student.distill.loss == row.teacher.loss
     assert student.distill.shape == row.pretrain.shape
     assert student.distill.has_terms
@@ -71,8 +71,8 @@ def test_the_student_is_row_six_taught_by_the_base() -> None:
     )
 
 
-def test_ei_src_in_full_has_the_word_drop_view_over_the_ablation() -> None:
-    full, row = flat(recipe_config("ei_src_mini")), flat(recipe_config("ablation_distillation"))
+def test_the_word_drop_row_is_ei_src_with_that_view() -> None:
+    row, full = flat(recipe_config("word_drop")), flat(recipe_config("ei_src_mini"))
     assert {key for key in full if full[key] != row[key]} == {"distill.loss.word_drop"}
 
 
