@@ -1,0 +1,269 @@
+"""What the store says of one experiment: its users as aggregates, in all and day by day."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+from abtest import over_time
+from abtest.daily_state import PARTS, part_of
+from abtest.effects import Arms
+from abtest.events import Study, files, read_log
+from abtest.experiment import Experiment
+from abtest.funnel import Funnel, check, funnel, tally
+from abtest.metrics import METRICS, metric
+from abtest.moments import cap, columns_of, latencies, moments
+from abtest.quantiles import quantile_estimate
+from abtest.result import Definition, Role
+from abtest.stats import Estimate, Ratio
+from abtest.user_days import Days
+from abtest.user_rows import seen_users, user_rows, without_bots
+
+_PART = "application"
+
+
+class ExperimentLog:
+    """Users of an experiment, and what they did, up to the end of a day."""
+
+    def __init__(
+        self,
+        connection: Any,
+        store: Path,
+        experiment: Experiment,
+        study: Study,
+        folders: list[Path],
+        days: list[date],
+    ) -> None:
+        """Read the days that ``abtest.daily_state.update`` made.
+
+        Args:
+            connection: Of ``abtest.events.open_duckdb``.
+            store: Directory of the Parquet files.
+            experiment: Its variants and metrics.
+            study: The rules.
+            folders: Of all days, those of the pre-period among them.
+            days: That are looked at, from the start on.
+        """
+        self._connection = connection
+        self._store = store
+        self._folders = {date.fromisoformat(folder.name[:10]): folder for folder in folders}
+        self.study = study
+        self.days = days
+        self.weights = {name: one.weight for name, one in experiment.variants.items()}
+        self._days = self._until(days[-1])
+        self._shoppers = without_bots(self._days, study)
+        # read many times: made once
+        self.seen = connection.create_table(
+            "seen_users", seen_users(self._shoppers.totals), temp=True
+        )
+        self.rows = connection.create_table(
+            "kept_users", user_rows(self.seen, self._shoppers, study), temp=True
+        )
+        has_pre = study.windows.pre_days > 0
+        self.definitions = definitions(experiment, self.rows, has_pre=has_pre)
+        sums = [name for name, one in self.definitions.items() if one.probability is None]
+        self.columns = columns_of(sums, has_pre=has_pre)
+
+    def funnel(self) -> Funnel:
+        """What was dropped on the way.
+
+        Raises:
+            ValueError: The log would give misleading numbers; see ``abtest.funnel.check``.
+        """
+        read = [folder for day, folder in self._folders.items() if day <= self.days[-1]]
+        logs = [json.loads((folder / "counts.json").read_text()) for folder in read]
+        counts = tally(self._days, self._shoppers, self.seen, self.rows).to_pyarrow().to_pylist()
+        tallied = Counter({name: int(count or 0) for name, count in counts[0].items()})
+        money = self._days.deeds.filter(self._days.deeds.currency.notnull())
+        currencies = money.select("currency").distinct().to_pyarrow()["currency"].to_pylist()
+        known = {name for log in logs for name in log["experiments"]}
+        check(tallied, known, set(currencies), self.study)
+        duplicates, nobody = (
+            sum(log[name] for log in logs) for name in ("duplicates", "without_client")
+        )
+        return funnel(tallied, duplicates, nobody)
+
+    def counts(self) -> dict[str, int]:
+        """Users of each variant."""
+        rows = self.rows
+        counted = rows.group_by("variant").aggregate(users=rows.count()).to_pyarrow().to_pylist()
+        return {row["variant"]: int(row["users"]) for row in counted}
+
+    def everybody(self) -> tuple[Arms, dict[str, str]]:
+        """All users, with quantiles; and why a quantile could not be computed, by metric."""
+        quantiles, refused = {}, {}
+        for name, definition in self.definitions.items():
+            if definition.probability is not None:
+                try:
+                    quantiles[name] = self._quantile(definition, definition.probability)
+                except ValueError as error:
+                    refused[name] = str(error)
+        return Arms(self._arms(self.rows).aggregates, quantiles), refused
+
+    def by_day(self) -> dict[date, Arms]:
+        """What was known at the end of each day on which every variant had users."""
+        found = {}
+        for day in self.days:
+            days = without_bots(self._until(day), self.study)
+            rows = user_rows(seen_users(days.totals), days, self.study)
+            with contextlib.suppress(ValueError):
+                found[day] = self._arms(rows)
+        return found
+
+    def nth_day(self, n: int) -> Arms:
+        """What users did on their n-th day, of those who have been in for more than n days.
+
+        Raises:
+            ValueError: A variant has no such users.
+        """
+        days = over_time.nth_day(self._shoppers, self.seen, n)
+        last = ibis.literal(self.days[-1] - timedelta(days=n))
+        seen = self.seen.filter(self.seen.first_day <= last)
+        return self._arms(user_rows(seen, days, self.study))
+
+    def parts(self) -> dict[tuple[str, str], Arms]:
+        """Users by application; nothing if there is one alone, which would be everybody."""
+        rows = self.rows
+        values = rows.select(_PART).distinct().order_by(_PART).to_pyarrow()[_PART].to_pylist()
+        found = {}
+        for value in values if len(values) > 1 else ():
+            some = rows.filter(rows[_PART].isnull() if value is None else rows[_PART] == value)
+            with contextlib.suppress(ValueError):
+                found[_PART, "none" if value is None else value] = self._arms(some)
+        return found
+
+    def last_event_at(self) -> datetime:
+        """Of these days."""
+        log = read_log(self._connection, self._store, self.days)
+        last: datetime = log.events.at.max().execute().to_pydatetime()
+        return last.replace(tzinfo=UTC)
+
+    def models(self) -> tuple[dict[str, dict[str, int]], int]:
+        """Who answered each variant, and the newest experiment file that the log knows of."""
+        table = self._connection.read_parquet(files(self._store, "events", self.days))
+        inside = table.event_attributes["experiment"]
+        names = ("variant", "model_version", "config_version", "experiment_id", "phase")
+        table = table.mutate(**{name: inside[name] for name in names})
+        table = table.filter(
+            table.action_name == "exposure",
+            table.experiment_id == self.study.experiment_id,
+            table.phase == self.study.phase,
+        )
+        found = table.group_by("variant", "model_version").aggregate(
+            exposures=table.count(), config_version=table.config_version.max()
+        )
+        models: dict[str, dict[str, int]] = {}
+        logged = 0
+        for row in found.order_by("variant", "model_version").to_pyarrow().to_pylist():
+            answered = models.setdefault(row["variant"], {})
+            answered[row["model_version"] or "unknown"] = row["exposures"]
+            logged = max(logged, row["config_version"])
+        return models, logged
+
+    def sha256(self) -> str:
+        """Of the names and sizes of the store's files of these days."""
+        sizes = [
+            f"{Path(file).relative_to(self._store)} {Path(file).stat().st_size}"
+            for table in ("events", "queries")
+            for file in files(self._store, table, self.days)
+        ]
+        return hashlib.sha256("\n".join(sizes).encode()).hexdigest()
+
+    def _until(self, day: date) -> Days:
+        """What was known at the end of a day in UTC."""
+        folders = [folder for other, folder in self._folders.items() if other <= day]
+        return read_days(self._connection, folders)
+
+    def _arms(self, rows: Any) -> Arms:
+        """Aggregates of some of the users.
+
+        Raises:
+            ValueError: A variant has none of them.
+        """
+        found = moments(rows, self.columns)
+        if missing := [variant for variant in self.weights if variant not in found]:
+            raise ValueError(f"no users of {', '.join(missing)}")
+        return Arms({variant: found[variant] for variant in self.weights})
+
+    def _quantile(self, definition: Definition, probability: float) -> dict[str, Estimate]:
+        log = read_log(self._connection, self._store, self.days)
+        found = latencies(log, self.rows, self.study, probability)
+        below = Ratio(definition.numerator, definition.denominator)
+        if missing := [variant for variant in self.weights if variant not in found]:
+            raise ValueError(f"no queries of {', '.join(missing)}")
+        return {
+            variant: quantile_estimate(
+                found[variant].arm, below, probability, found[variant].quantile
+            )
+            for variant in self.weights
+        }
+
+
+def definitions(experiment: Experiment, rows: Any, *, has_pre: bool) -> dict[str, Definition]:
+    """Primaries, guardrails, and what else the table of metrics has.
+
+    Args:
+        experiment: What is primary and what a guardrail.
+        rows: User rows, for caps.
+        has_pre: There is a pre-period for covariates.
+
+    Raises:
+        ValueError: A metric that is unknown, or primary and guardrail at once.
+    """
+    if both := [name for name in experiment.primary if name in experiment.guardrails]:
+        raise ValueError(f"metric {both[0]!r}: primary and guardrail at once, want one of them")
+    roles: dict[str, Role] = dict.fromkeys(experiment.primary, "primary")
+    roles.update(dict.fromkeys(experiment.guardrails, "guardrail"))
+    # a quantile that nobody asked for is not worth reading the queries
+    for name, one in METRICS.items():
+        if one.quantile is None:
+            roles.setdefault(name, "other")
+    margins = {name: guardrail.margin for name, guardrail in experiment.guardrails.items()}
+    return {
+        name: definition(name, role, rows, margin=margins.get(name), has_pre=has_pre)
+        for name, role in roles.items()
+    }
+
+
+def definition(
+    name: str, role: Role, rows: Any, *, margin: float | None = None, has_pre: bool = False
+) -> Definition:
+    """A metric of the table, as results have it.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    one = metric(name)
+    column = one.numerator.removesuffix("_capped")
+    covariates = [f"{top}/{bottom}" if bottom else top for top, bottom in one.covariates]
+    return Definition(
+        role=role,
+        numerator=one.numerator,
+        denominator=one.denominator,
+        scale=one.scale,
+        cap=None if column == one.numerator else cap(rows, column),
+        probability=one.quantile,
+        unit=one.unit,
+        is_higher_better=one.better == "higher",
+        text=one.definition,
+        margin=margin,
+        covariates=tuple(covariates) if has_pre else (),
+    )
+
+
+def read_days(connection: Any, folders: list[Path]) -> Days:
+    """All clients of some days that ``abtest.daily_state.update`` made."""
+
+    def table(name: str) -> Any:
+        found = [file for part in range(PARTS) for file in part_of(folders, name, part)]
+        return connection.read_parquet(list(dict.fromkeys(found)), hive_partitioning=False)
+
+    bots = connection.read_parquet([str(folder / "bots.parquet") for folder in folders])
+    return Days(table("totals"), table("deeds"), bots.distinct())

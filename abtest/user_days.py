@@ -1,0 +1,189 @@
+"""The rules that look at one day: what each client did, and which clicks follow an impression.
+
+A user's events count from its first exposure on, which may be on an earlier day than the one
+looked at. So totals of a day come twice: of all of it, and since the client's first exposure of
+that day. Whoever knows the day of the first exposure of all takes the second there, the first
+after it and neither before. Clicks, orders and payments are few and stay rows.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import ibis
+
+from abtest.events import Log, Study, naive
+
+QUERIES = ("query", "zero_result_query")
+COUNTED = {
+    "impressions": ("impression",),
+    "clicks": ("click",),
+    "carts": ("add_to_cart",),
+    "contacts": ("contact_supplier",),
+    "queries": QUERIES,
+    "zero_result_queries": ("zero_result_query",),
+}
+"""Totals of a client and day, and the actions that they count; each comes with ``_since`` too."""
+MONEY = ("order", "pay", "refund")
+
+
+class Days(NamedTuple):
+    """Any number of days, as tables."""
+
+    totals: Any
+    """A row for each client, day and side of the start."""
+    deeds: Any
+    """Clicks that follow an impression, orders, payments, refunds. ``since`` is the moment that
+    a user's first exposure must not be after."""
+    bots: Any
+    """Clients with too many events."""
+
+
+def day_rows(log: Log, study: Study) -> Any:
+    """Events and queries of any days, with what rules 3 and 4 say of each.
+
+    What they drop stays, to be counted.
+    """
+    rows = _with_queries(log)
+    windows = study.windows
+    is_late = rows.received_at > naive(windows.end) + timedelta(days=windows.late_days)
+    is_kept = ~is_late & (rows.at >= naive(windows.first)) & (rows.at < naive(windows.end))
+    is_met = (
+        is_kept
+        & (rows.at >= naive(windows.start))
+        & (rows.action == "exposure")
+        & (rows.experiment_id == study.experiment_id)
+        & (rows.phase == study.phase)
+    )
+    names = ["client_id", "action", "at", "application", "query_id", "item_id", "variant"]
+    names += ["is_fallback", "is_forced", "order_id", "amount", "currency"]
+    return rows.select(
+        *names,
+        day=rows.at.date(),
+        is_pre=rows.at < naive(windows.start),
+        is_late=is_late,
+        is_kept=is_kept,
+        is_met=is_met.fill_null(False),
+        is_event=~rows.action.isin(QUERIES),
+        # ids are long, and only clicks are told apart by them
+        click_id=ibis.ifelse(rows.action == "click", rows.event_id, ibis.null()),
+    )
+
+
+def user_days(rows: Any, earlier: Any, study: Study) -> Days:
+    """The rules that need no other day than the one before.
+
+    Args:
+        rows: ``day_rows`` of whole days, one row an event.
+        earlier: The same of the minutes before them, in a click's reach.
+        study: The rules.
+    """
+    totals = day_totals(rows)
+    return Days(totals, day_deeds(rows, earlier, study), day_bots(totals, rows, study))
+
+
+def repeated(events: Any) -> Any:
+    """Ids that several rows have, and how many do."""
+    copies = events.group_by("event_id").aggregate(copies=events.count())
+    return copies.filter(copies.copies > 1)
+
+
+def unique(events: Any) -> Any:
+    """Rule 1: one row an event id, the first received."""
+    copies = repeated(events)
+    again = events.semi_join(copies, "event_id")
+    place = ibis.row_number().over(group_by="event_id", order_by=["received_at", "at"])
+    first = again.mutate(place=place)
+    first = first.filter(first.place == 0).drop("place")
+    return events.anti_join(copies, "event_id").union(first)
+
+
+def _with_queries(log: Log) -> Any:
+    """Queries as events of two sorts of their own."""
+    events, queries = log
+    if queries is None:
+        return events
+    known = {
+        "at": queries.at,
+        "received_at": queries.at,
+        "client_id": queries.client_id,
+        "action": ibis.ifelse(queries.n_items == 0, "zero_result_query", "query"),
+    }
+    columns = {
+        name: known.get(name, ibis.null().cast(type_)) for name, type_ in events.schema().items()
+    }
+    return events.union(queries.select(**columns))
+
+
+def day_totals(rows: Any) -> Any:
+    """Counts of each client, of whole days and since its first exposure of the day."""
+    rows = rows.filter(rows.client_id.notnull())
+    exposures = rows.filter(rows.is_met & ~rows.is_forced)
+    first = exposures.group_by("client_id", "day").aggregate(first=exposures.at.min())
+    joined = rows.left_join(first, ["client_id", "day"])
+    joined = joined.mutate(counts=joined.is_kept & (joined.at >= joined["first"]))
+    met = joined.is_met & ~joined.is_forced
+    totals = {
+        "rows": joined.count(where=joined.is_event),
+        "late": joined.count(where=joined.is_event & joined.is_late),
+        "kept": joined.count(where=joined.is_event & joined.is_kept),
+        "kept_since": joined.count(where=joined.is_event & joined.counts),
+        "first": joined["first"].max(),
+        "application": joined.application.min(where=met & (joined.at == joined["first"])),
+        "variant": joined.variant.min(where=met),
+        "last_variant": joined.variant.max(where=met),
+        "exposures": joined.count(where=met),
+        "fallbacks": joined.count(where=met & joined.is_fallback),
+        "forced": joined.count(where=joined.is_met & joined.is_forced),
+    }
+    for name, actions in COUNTED.items():
+        is_it = joined.action.isin(actions)
+        totals[name] = joined.count(where=joined.is_kept & is_it)
+        totals[f"{name}_since"] = joined.count(where=joined.counts & is_it)
+    return joined.group_by("client_id", "day", "is_pre").aggregate(**totals)
+
+
+def day_deeds(rows: Any, earlier: Any, study: Study) -> Any:
+    """Clicks with the moment of their impression (rule 9), and what is about money."""
+    keys = ["client_id", "query_id", "item_id"]
+    clicks = rows.filter(rows.is_kept, rows.action == "click")
+    shown = rows.select(*keys, "action", "is_kept", "at").union(
+        earlier.select(*keys, "action", "is_kept", "at")
+    )
+    shown = shown.filter(shown.is_kept, shown.action == "impression").select(*keys, shown_at="at")
+    reach = ibis.interval(microseconds=round(study.windows.click_minutes * 60e6))
+    pairs = clicks.inner_join(
+        shown,
+        [
+            *keys,
+            shown.shown_at <= clicks.at,
+            shown.shown_at >= clicks.at - reach,
+        ],
+    )
+    columns = ["client_id", "at", "is_pre", "query_id", "item_id"]
+    followed = pairs.group_by("click_id", *columns).aggregate(since=pairs.shown_at.max())
+    nothing = ibis.null()
+    followed = followed.mutate(
+        action=ibis.literal("click"),
+        order_id=nothing.cast("string"),
+        amount=nothing.cast("float64"),
+        currency=nothing.cast("string"),
+    )
+    money = rows.filter(rows.is_kept, rows.action.isin(MONEY)).mutate(since=rows.at)
+    names = ["action", *columns, "since", "order_id", "amount", "currency"]
+    return followed.select(*names).union(money.select(*names))
+
+
+def day_bots(totals: Any, rows: Any, study: Study) -> Any:
+    """Rule 2: clients with more events in a day or a minute than a shopper makes."""
+    bots = study.bots
+    # the two sides of the start are one day
+    events = totals.group_by("client_id", "day").aggregate(rows=totals["rows"].sum())
+    busy = events.filter(events["rows"] > bots.max_a_day).select("client_id")
+    # few have enough in a day to have too many in a minute
+    some = events.filter(events["rows"] > bots.max_a_minute).select("client_id", "day")
+    some = rows.filter(rows.is_event).semi_join(some, ["client_id", "day"])
+    minutes = some.group_by("client_id", minute=some.at.truncate("m")).aggregate(n=some.count())
+    quick = minutes.filter(minutes.n > bots.max_a_minute).select("client_id")
+    return busy.union(quick, distinct=True)
