@@ -81,7 +81,7 @@ def main() -> None:
         ):
             name = f"CrossEncoder.predict, {backend} {precision}, batches of {batch}"
             ways[name] = _peer(options, queries, titles, backend, precision, batch)
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", "bf16", "int8"):
         scorer = open_scorer(options.model, precision=precision, threads=options.threads)
         ways[f"ours from text, {precision}"] = _from_text(scorer, queries, titles)
         ways[f"ours by item id, {precision}"] = _by_item(scorer, options, pairs)
@@ -190,7 +190,7 @@ def _from_text(scorer: Scorer, queries: list[str], titles: list[str]) -> Way:
 
     def way() -> np.ndarray:
         assert isinstance(scorer, CrossScorer)
-        scorer.forget()
+        scorer._query.cache_clear()
         prepared = scorer.prepare(titles)
         found = scorer.score_jobs([Job(query, prepared.take(rows)) for query, rows in jobs])
         scores = np.empty(len(titles), np.float32)

@@ -134,7 +134,7 @@ def _answerer(
     def answer(number: int, query: str, rows: np.ndarray) -> int:
         if known is None:
             # neither are queries remembered
-            scorer.forget()
+            scorer._query.cache_clear()
             scorer.score(query, prepared.take(rows))
             return int(scorer.lengths(Job(query, prepared.take(rows))).sum())
         key = query_key(scorer.bits, query)

@@ -20,9 +20,10 @@ Rows = Mapping[str, NDArray[np.int32]]
 Engine = Callable[[Rows], NDArray[np.float32]]
 """Raw scores. [rows]"""
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
+"""int8 on a CPU alone."""
 
-_ROWS, _WIDTH = 16, 4
+ROWS, WIDTH = 16, 4
 """Batches are padded to multiples of these: OpenVINO prepares every new shape anew, and requests of
 all sizes would bring thousands."""
 
@@ -31,14 +32,16 @@ def cpu_engine(model: CrossEncoder, precision: str, threads: int) -> Engine:
     """``model`` compiled for this machine's CPU.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; made fp32 where it is less.
         precision: One of ``PRECISIONS``.
         threads: Of one call; calls come one at a time.
 
     Raises:
-        ValueError: Unknown precision, or one that this CPU lacks.
+        ValueError: Unknown precision, or one that this CPU or this checkpoint cannot have.
     """
     import openvino
+
+    from relevance.quantization import quantized
 
     _check_precision(precision)
     core = openvino.Core()
@@ -48,13 +51,14 @@ def cpu_engine(model: CrossEncoder, precision: str, threads: int) -> Engine:
     # rows and widths that differ, so that neither is taken for a constant
     example = tuple(torch.ones(2, 9, dtype=torch.int32) for _ in names)
     with torch.inference_mode():
-        graph = openvino.convert_model(_Traceable(model), example_input=example)
+        # some are published in half precision
+        graph = openvino.convert_model(_Traceable(model).float(), example_input=example)
     graph.reshape({i: [-1, -1] for i in range(len(names))})
     compiled = core.compile_model(
-        graph,
+        quantized(graph, model) if precision == "int8" else graph,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
         },
@@ -63,7 +67,7 @@ def cpu_engine(model: CrossEncoder, precision: str, threads: int) -> Engine:
 
     def run(rows: Rows) -> NDArray[np.float32]:
         count, width = rows[names[0]].shape
-        more = ((0, -count % _ROWS), (0, -width % _WIDTH))
+        more = ((0, -count % ROWS), (0, -width % WIDTH))
         # beyond the rows the mask is 0, and nobody looks at the scores
         inputs = {i: np.pad(rows[name], more) for i, name in enumerate(names)}
         found = request.infer(inputs, share_inputs=True)
@@ -83,9 +87,11 @@ def gpu_engine(model: CrossEncoder, precision: str) -> Engine:
     """``model`` compiled by torch for the first GPU.
 
     Raises:
-        ValueError: Unknown precision.
+        ValueError: Unknown precision, or int8.
     """
     _check_precision(precision)
+    if precision == "int8":
+        raise ValueError("precision 'int8': GPUs have fp32 and bf16 here")
     half = model.to("cuda", torch.bfloat16 if precision == "bf16" else torch.float32)
     score: Any = torch.compile(half.score, dynamic=True)
 

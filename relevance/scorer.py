@@ -21,12 +21,13 @@ from relevance.calibration import Calibration
 from relevance.data.gazetteer import split_words
 from relevance.data.tagger import Tagger
 from relevance.data.terms import CLASSES
-from relevance.engine import Engine, Rows, cpu_engine, gpu_engine, has_bf16
+from relevance.engine import ROWS, WIDTH, Engine, Rows, cpu_engine, gpu_engine, has_bf16
 from relevance.files import sha256
 from relevance.manifest import MANIFEST
 from relevance.metrics import IntArray
 from relevance.models import load
 from relevance.models.base import CrossEncoder, DualEncoder, Model
+from relevance.models.layers import encodings
 from relevance.titles import Titles
 
 BUDGET = 4_096
@@ -95,7 +96,7 @@ def open_scorer(checkpoint: Path, *, precision: str = "auto", threads: int | Non
 
     Args:
         checkpoint: Of any family.
-        precision: ``fp32``, ``bf16`` or ``auto``: bf16 where the machine has it.
+        precision: ``fp32``, ``bf16``, ``int8`` or ``auto``: bf16 where the machine has it.
         threads: Of the CPU; torch's own number unless given.
 
     Raises:
@@ -142,10 +143,6 @@ class CrossScorer(Scorer):
         self._engine = engine
         self._budget = budget
         self._query = lru_cache(_QUERIES)(self._read_query)
-
-    def forget(self) -> None:
-        """Read queries anew from now on."""
-        self._query.cache_clear()
 
     def _read_query(self, query: str) -> _Query:
         model, cap = self._model, self._model.config.max_query_tokens
@@ -266,8 +263,8 @@ class DualScorer(Scorer):
 
     def _is_cut(self, titles: Sequence[str]) -> NDArray[np.bool_]:
         cap = self._model.config.max_title_tokens
-        encoded = self._model.tokenizer(list(titles), add_special_tokens=False)["input_ids"]
-        return np.array([len(ids) > cap for ids in encoded], bool)
+        encoded = encodings(self._model.tokenizer, titles, with_places=False)
+        return np.array([len(encoding.ids) > cap for encoding in encoded], bool)
 
     def lengths(self, job: Job) -> IntArray:
         """One each: a comparison costs next to nothing."""
@@ -275,8 +272,8 @@ class DualScorer(Scorer):
 
     def is_query_cut(self, query: str) -> bool:
         """See ``Scorer.is_query_cut``."""
-        ids = self._model.tokenizer(query, add_special_tokens=False)["input_ids"]
-        return len(ids) > int(self._model.config.max_query_tokens)
+        (encoding,) = encodings(self._model.tokenizer, [query], with_places=False)
+        return len(encoding.ids) > int(self._model.config.max_query_tokens)
 
     def score_jobs(self, jobs: Sequence[Job]) -> list[Scores]:
         """See ``Scorer.score_jobs``."""
@@ -290,13 +287,18 @@ class DualScorer(Scorer):
 
 
 def _batches(lengths: IntArray, budget: int) -> Iterator[IntArray]:
-    """Rows by length, as many at a time as ``budget`` tokens hold, padding included."""
+    """Rows by length, as many at a time as ``budget`` tokens hold, padding included.
+
+    Whole shapes of ``cpu_engine``, so that it pads the last batch alone.
+    """
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
         # the last of the rows taken is the widest
-        widths = lengths[order[start : start + budget]]
+        widths = -(-lengths[order[start : start + budget]] // WIDTH) * WIDTH
         fit = int(np.searchsorted(widths * np.arange(1, len(widths) + 1), budget, side="right"))
+        if ROWS < fit < len(order) - start:
+            fit -= fit % ROWS
         end = start + max(1, fit)
         yield order[start:end]
         start = end

@@ -5,29 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from relevance.item_table import ItemTable
-from relevance.scorer import Job, Scorer, Scores, open_scorer
+from relevance.scorer import Scorer, Scores, open_scorer
 from relevance.titles import Titles, title_hashes
 from serving.answers import Answer, ItemTableMissing
-from serving.batching import Batcher
+from serving.batching import Batcher, Read, Scored
 from serving.cache_file import prefill
 from serving.caches import Keys, ScoreCache, item_keys, normalised, query_key
 from serving.limits import Batching
 
 _WARM_UP = ("a", "a red lamp for the garden " * 12)
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """One query's titles."""
-
-    scores: Scores
-    tokens: int
 
 
 class ModelAnswering:
@@ -65,28 +57,30 @@ class ModelAnswering:
         keys = title_hashes(titles) if self._cache is not None else None
         known = await self._known(query, keys, len(titles))
         wanted = np.flatnonzero(np.isnan(known))
-        with self._batcher.preparing(len(wanted)):
-            prepared = await self._prepare([titles[row] for row in wanted.tolist()])
-        scored = await self._score(query, prepared, keys, known, wanted)
-        truncated = int(prepared.is_cut.sum()) + self._scorer.is_query_cut(query)
-        return self._answer(scored.scores, scored.tokens, truncated)
+        asked = [titles[row] for row in wanted.tolist()]
+        scored = await self._score(query, keys, known, wanted, self._reading(asked))
+        return self._answer(scored, int(self._scorer.is_query_cut(query)))
 
     async def pairs(self, queries: Sequence[str], titles: Sequence[str]) -> Answer:
         """See ``serving.answers.Answering.pairs``."""
         rows_of: dict[str, list[int]] = defaultdict(list)
         for row, query in enumerate(queries):
             rows_of[query].append(row)
-        answers = await asyncio.gather(
-            *(self.texts(query, [titles[row] for row in rows]) for query, rows in rows_of.items())
-        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.texts(query, [titles[row] for row in rows]))
+                    for query, rows in rows_of.items()
+                ]
+        except ExceptionGroup as errors:
+            # the others were cancelled for the first
+            raise errors.exceptions[0] from None
+        answers = [task.result() for task in tasks]
         scores = np.empty(len(queries), np.float32)
         for rows, answer in zip(rows_of.values(), answers, strict=True):
             scores[rows] = answer.scores
-        return self._answer(
-            scores,
-            sum(answer.tokens for answer in answers),
-            sum(answer.truncated for answer in answers),
-        )
+        tokens = sum(answer.tokens for answer in answers)
+        return self._answer(Scored(scores, tokens, 0), sum(answer.truncated for answer in answers))
 
     async def items(self, query: str, item_ids: Sequence[str]) -> Answer:
         """See ``serving.answers.Answering.items``."""
@@ -100,13 +94,17 @@ class ModelAnswering:
         keys = self._item_keys[rows[places]] if self._item_keys is not None else None
         known = await self._known(query, keys, len(places))
         wanted = np.flatnonzero(np.isnan(known))
-        prepared = self._items.titles.take(rows[places[wanted]])
-        scored = await self._score(query, prepared, keys, known, wanted)
+        asked, titles = rows[places[wanted]], self._items.titles
+
+        def read(start: int, end: int) -> Titles:
+            return titles.take(asked[start:end])
+
+        scored = await self._score(query, keys, known, wanted, read)
         scores = np.full(len(item_ids), np.nan, np.float32)
         scores[places] = scored.scores
-        truncated = int(prepared.is_cut.sum()) + self._scorer.is_query_cut(query)
         unknown = tuple(int(place) for place in np.flatnonzero(rows < 0))
-        return self._answer(scores, scored.tokens, truncated, unknown)
+        cut = int(self._scorer.is_query_cut(query))
+        return self._answer(replace(scored, scores=scores), cut, unknown)
 
     def explain(self, text: str) -> list[tuple[str, str]]:
         """See ``serving.answers.Answering.explain``."""
@@ -116,8 +114,8 @@ class ModelAnswering:
         """Score until the model has its memory and its shapes."""
         query, title = _WARM_UP
         for count in (1, 16, 256):
-            prepared = await self._prepare([title[: 10 + 5 * row] for row in range(count)])
-            await self._batcher.score(Job(query, prepared))
+            titles = [title[: 10 + 5 * row] for row in range(count)]
+            await self._batcher.score(query, count, self._reading(titles))
 
     async def close(self) -> None:
         """Answer what waits, then let go of the model's thread and the cache."""
@@ -125,8 +123,8 @@ class ModelAnswering:
         if self._cache is not None:
             await self._cache.close()
 
-    async def _prepare(self, titles: Sequence[str]) -> Titles:
-        return await asyncio.to_thread(self._scorer.prepare, titles)
+    def _reading(self, titles: Sequence[str]) -> Read:
+        return lambda start, end: self._scorer.prepare(titles[start:end])
 
     async def _known(self, query: str, keys: Keys | None, count: int) -> Scores:
         """Remembered scores, not a number where there is none. [count]"""
@@ -135,22 +133,20 @@ class ModelAnswering:
         return await self._cache.get(query_key(self._scorer.bits, query), keys)
 
     async def _score(
-        self, query: str, prepared: Titles, keys: Keys | None, known: Scores, wanted: np.ndarray
-    ) -> _Scored:
+        self, query: str, keys: Keys | None, known: Scores, wanted: np.ndarray, read: Read
+    ) -> Scored:
         """``known`` with the scores of the ``wanted`` rows, which are remembered."""
-        if not len(wanted):
-            return _Scored(known, 0)
-        job = Job(query, prepared)
+        scored = await self._batcher.score(query, len(wanted), read)
         scores = known.copy()
-        scores[wanted] = await self._batcher.score(job)
-        if self._cache is not None and keys is not None:
-            await self._cache.put(query_key(self._scorer.bits, query), keys[wanted], scores[wanted])
-        return _Scored(scores, int(self._scorer.lengths(job).sum()))
+        scores[wanted] = scored.scores
+        if len(wanted) and self._cache is not None and keys is not None:
+            await self._cache.put(query_key(self._scorer.bits, query), keys[wanted], scored.scores)
+        return replace(scored, scores=scores)
 
-    def _answer(
-        self, scores: Scores, tokens: int, truncated: int, unknown: tuple[int, ...] = ()
-    ) -> Answer:
-        return Answer(scores, self._scorer.probabilities(scores), tokens, truncated, unknown)
+    def _answer(self, scored: Scored, more_cut: int, unknown: tuple[int, ...] = ()) -> Answer:
+        chances = self._scorer.probabilities(scored.scores)
+        cut = scored.truncated + more_cut
+        return Answer(scored.scores, chances, scored.tokens, cut, unknown)
 
 
 async def open_answering(

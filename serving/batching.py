@@ -6,22 +6,38 @@ Requests take turns, so that a small one is not held up by thousands of titles a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from relevance.scorer import Job, Scorer, Scores
+from relevance.titles import Titles
 from serving.answers import NotReady, Overloaded, TooLate
 from serving.limits import Batching
-from serving.metrics import BATCH_TOKENS, QUEUE_PAIRS, QUEUE_SECONDS, TOKENS
+from serving.metrics import BATCH_TOKENS, QUEUE_PAIRS, QUEUE_SECONDS
 
 _PAIR_TOKENS = 32
-"""Of a pair that is not tokenized yet, about."""
+"""Of a pair that is not read yet, about."""
+_READ = 256
+"""Titles that are read before another request has its turn."""
+
+Read = Callable[[int, int], Titles]
+"""Titles from a place to another, as the model reads them."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one query's titles."""
+
+    scores: Scores
+    tokens: int
+    """Read by the model."""
+    truncated: int
+    """Titles that were cut to the model's cap."""
 
 
 @dataclass(eq=False)
@@ -32,7 +48,6 @@ class _Waiting:
     ends: np.ndarray
     """Tokens of its titles up to and with each. [titles]"""
     answer: asyncio.Future[Scores]
-    deadline: float
     arrived: float
     scores: Scores = field(init=False)
     done: int = 0
@@ -76,86 +91,102 @@ class _Part:
 
 
 class Batcher:
-    """One scorer's queue. Belongs to one event loop."""
+    """One scorer's queue: to be read, then to be scored. Belongs to one event loop.
+
+    Whether a request gets in is told at once, before anything is done for it.
+    """
 
     def __init__(self, scorer: Scorer, settings: Batching) -> None:
         self._scorer = scorer
         self._settings = settings
         self._queue: deque[_Waiting] = deque()
+        self._unread = 0
+        """Pairs that are let in and not read yet."""
         self._tokens = 0
         """That wait or are in the model."""
         self._rate = 100_000.0
         """Tokens a second, as lately measured."""
-        self._preparing = 0
-        """Pairs that are not tokenized yet."""
         self._work = asyncio.Event()
-        # the model has threads of its own: a second caller would only slow the first
+        # one thread each: more would only take the interpreter, and processors, from one another
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._running: asyncio.Task[None] | None = None
         """Begun by the first request, so that a batcher can be made outside the event loop."""
         self._is_closed = False
 
-    @contextlib.contextmanager
-    def preparing(self, pairs: int) -> Iterator[None]:
-        """Hold room for pairs while their titles are read, which takes time of its own.
+    async def score(self, query: str, count: int, read: Read) -> Scored:
+        """Raw scores of titles, in their order.
 
-        Raises:
-            Overloaded: Too much waits already.
-            NotReady: The server is going down.
-        """
-        if self._is_closed:
-            raise NotReady
-        waiting = self._tokens + _PAIR_TOKENS * self._preparing
-        if waiting and waiting + _PAIR_TOKENS * pairs > self._settings.queue_tokens:
-            raise Overloaded(retry_after_s=waiting / self._rate)
-        self._preparing += pairs
-        try:
-            yield
-        finally:
-            self._preparing -= pairs
-
-    async def score(self, job: Job) -> Scores:
-        """Raw scores of a job's titles, in their order. [titles]
+        Args:
+            query: As the model reads it.
+            count: Of titles.
+            read: Called in a thread, for some titles at a time.
 
         Raises:
             Overloaded: Too much waits already.
             TooLate: The deadline passed.
             NotReady: The server is going down.
         """
-        if not len(job.titles):
-            return np.empty(0, np.float32)
+        if not count:
+            return Scored(np.empty(0, np.float32), 0, 0)
+        if self._is_closed:
+            raise NotReady
+        waiting = self._tokens + _PAIR_TOKENS * self._unread
+        if waiting and waiting + _PAIR_TOKENS * count > self._settings.queue_tokens:
+            raise Overloaded(retry_after_s=waiting / self._rate)
+        arrived = time.monotonic()
+        QUEUE_PAIRS.inc(count)
+        try:
+            # a caller that goes away, or has waited too long, cancels what it waits for
+            async with asyncio.timeout(self._settings.deadline_s):
+                job, ends = await self._read(query, count, read)
+                scores = await self._scores(job, ends, arrived)
+            return Scored(scores, int(ends[-1]), int(job.titles.is_cut.sum()))
+        except TimeoutError:
+            raise TooLate from None
+        finally:
+            QUEUE_PAIRS.dec(count)
+
+    async def _read(self, query: str, count: int, read: Read) -> tuple[Job, np.ndarray]:
+        """The job, and tokens of its titles up to and with each. [titles]"""
+        loop = asyncio.get_running_loop()
+        self._unread += count
+        try:
+            parts = [
+                await loop.run_in_executor(self._reader, read, at, min(at + _READ, count))
+                for at in range(0, count, _READ)
+            ]
+
+            job = Job(query, Titles.joined(parts) if len(parts) > 1 else parts[0])
+            # there too, as it reads the query
+            lengths = await loop.run_in_executor(self._reader, self._scorer.lengths, job)
+            return job, np.cumsum(lengths)
+        finally:
+            self._unread -= count
+
+    async def _scores(self, job: Job, ends: np.ndarray, arrived: float) -> Scores:
         if self._is_closed:
             raise NotReady
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        ends = np.cumsum(self._scorer.lengths(job))
-        tokens = int(ends[-1])
-        if self._tokens and self._tokens + tokens > self._settings.queue_tokens:
-            raise Overloaded(retry_after_s=self._tokens / self._rate)
-        now = time.monotonic()
-        waiting = _Waiting(
-            job,
-            ends,
-            asyncio.get_running_loop().create_future(),
-            deadline=now + self._settings.deadline_s,
-            arrived=now,
-        )
+        answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(job, ends, answer, arrived)
         self._queue.append(waiting)
-        self._tokens += tokens
-        QUEUE_PAIRS.inc(len(job.titles))
+        self._tokens += waiting.tokens_left
         self._work.set()
         try:
-            # a caller that goes away cancels the future, which is what drops its job
-            return await waiting.answer
+            return await answer
         finally:
-            QUEUE_PAIRS.dec(len(job.titles))
+            # nothing, unless it failed or nobody waits any more
+            self._tokens -= waiting.tokens_left
 
     async def close(self) -> None:
-        """Finish what waits, take nothing more."""
+        """Finish what waits for the model, take nothing more."""
         self._is_closed = True
         self._work.set()
         if self._running is not None:
             await self._running
+        self._reader.shutdown(cancel_futures=True)
         self._thread.shutdown()
 
     async def _run(self) -> None:
@@ -174,22 +205,20 @@ class Batcher:
             self._rate += 0.2 * (tokens / max(time.monotonic() - started, 1e-6) - self._rate)
             self._tokens -= tokens
             BATCH_TOKENS.observe(tokens)
-            TOKENS.inc(tokens)
             for part, outcome in zip(parts, outcomes, strict=True):
                 self._deliver(part, outcome)
 
     def _next_turn(self) -> list[_Part]:
         """The next titles of each request in turn, as many as a turn holds."""
-        room, now = self._settings.batch_tokens, time.monotonic()
+        room = self._settings.batch_tokens
         parts: list[_Part] = []
         again: list[_Waiting] = []
         while self._queue and room > 0:
             waiting = self._queue.popleft()
-            if waiting.answer.done() or now > waiting.deadline:
-                self._drop(waiting)
+            if waiting.answer.done():  # failed, or nobody waits any more
                 continue
             if not waiting.done:
-                QUEUE_SECONDS.observe(now - waiting.arrived)
+                QUEUE_SECONDS.observe(time.monotonic() - waiting.arrived)
             # an equal share for each that waits, so that none waits for a large one
             share = max(1, room // (len(self._queue) + 1))
             part = waiting.take(share)
@@ -199,12 +228,6 @@ class Batcher:
                 again.append(waiting)
         self._queue.extend(again)
         return parts
-
-    def _drop(self, waiting: _Waiting) -> None:
-        """Forget a request whose caller is gone, failed, or has waited too long."""
-        self._tokens -= waiting.tokens_left
-        if not waiting.answer.done():
-            waiting.answer.set_exception(TooLate())
 
     def _score(self, parts: Sequence[_Part]) -> list[Scores | Exception]:
         """Scores of each part, or what went wrong with it; one cannot fail another."""

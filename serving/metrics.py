@@ -75,7 +75,7 @@ QUEUE_SECONDS = Histogram(
 )
 BATCH_TOKENS = Histogram(
     "querylift_batch_tokens",
-    "Tokens of a batch, padding included",
+    "Tokens of one turn of the model, without padding",
     buckets=(128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768),
     registry=REGISTRY,
 )

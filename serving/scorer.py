@@ -284,4 +284,3 @@ def serve(settings: Settings, opener: Opener = open_model) -> None:
             _Server(config, life).run(sockets=[listener])
         if life.error is not None:
             raise life.error
-

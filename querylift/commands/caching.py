@@ -31,7 +31,7 @@ def build(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, bf16, or auto: as the scorer will run, or its scores are others.",
+            help="fp32, bf16, int8, or auto: as the scorer will run, or its scores are others.",
             metavar="NAME",
         ),
     ] = "auto",

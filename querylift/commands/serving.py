@@ -30,7 +30,9 @@ def scorer(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="fp32, bf16, or auto: bf16 where the machine has it.", metavar="NAME"),
+        typer.Option(
+            help="fp32, bf16, int8, or auto: bf16 where the machine has it.", metavar="NAME"
+        ),
     ] = "auto",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is all.", metavar="HOST")

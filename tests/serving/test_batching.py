@@ -13,7 +13,7 @@ import pytest
 from relevance.scorer import Job, Scorer, Scores
 from relevance.titles import Titles
 from serving.answers import NotReady, Overloaded, TooLate
-from serving.batching import Batcher
+from serving.batching import Batcher, Read
 from serving.limits import Batching
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +55,19 @@ class Lengths(Scorer):
         return [job.titles.lengths.astype(np.float32) for job in jobs]
 
 
-def job(scorer: Lengths, query: str, *lengths: int) -> Job:
-    return Job(query, scorer.prepare(["x" * length for length in lengths]))
+async def asked(batcher: Batcher, query: str, *lengths: int) -> Scores:
+    titles = ["x" * length for length in lengths]
+    scored = await batcher.score(
+        query, len(titles), lambda start, end: batcher._scorer.prepare(titles[start:end])
+    )
+    assert scored.tokens == sum(lengths)
+    return scored.scores
+
+
+async def queued(batcher: Batcher, count: int) -> None:
+    """Wait until so many requests wait for the model."""
+    while len(batcher._queue) < count:
+        await asyncio.sleep(0.001)
 
 
 def settings(batch: int = 100, queue: int = 10_000, deadline: float = 10.0) -> Batching:
@@ -66,7 +77,7 @@ def settings(batch: int = 100, queue: int = 10_000, deadline: float = 10.0) -> B
 async def held(scorer: Lengths, batcher: Batcher) -> asyncio.Task[Scores]:
     """Occupy the model until the gate opens."""
     scorer.gate.clear()
-    first = asyncio.create_task(batcher.score(job(scorer, "first", 1)))
+    first = asyncio.create_task(asked(batcher, "first", 1))
     while not scorer.calls:
         await asyncio.sleep(0.001)
     return first
@@ -76,8 +87,8 @@ async def test_what_waits_shares_the_next_call() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings())
     first = await held(scorer, batcher)
-    rest = [asyncio.create_task(batcher.score(job(scorer, f"q{n}", n, 2))) for n in range(1, 5)]
-    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(asked(batcher, f"q{n}", n, 2)) for n in range(1, 5)]
+    await queued(batcher, 4)
     scorer.gate.set()
     answers = await asyncio.gather(first, *rest)
     assert [answer.tolist() for answer in answers] == [[1], [1, 2], [2, 2], [3, 2], [4, 2]]
@@ -88,9 +99,10 @@ async def test_what_waits_shares_the_next_call() -> None:
 async def test_a_small_request_overtakes_a_large_one() -> None:
     scorer = Lengths(seconds=0.002)
     batcher = Batcher(scorer, settings(batch=100))
-    large = asyncio.create_task(batcher.score(job(scorer, "large", *[10] * 500)))
-    await asyncio.sleep(0.01)
-    small = await batcher.score(job(scorer, "small", 5, 6))
+    large = asyncio.create_task(asked(batcher, "large", *[10] * 500))
+    while not scorer.calls:
+        await asyncio.sleep(0.001)
+    small = await asked(batcher, "small", 5, 6)
     assert small.tolist() == [5, 6]
     assert not large.done()
     assert (await large).tolist() == [10] * 500
@@ -103,9 +115,9 @@ async def test_a_poisoned_request_fails_alone() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(batch=1_000))
     first = await held(scorer, batcher)
-    good = [asyncio.create_task(batcher.score(job(scorer, f"q{n}", 1 + n))) for n in range(39)]
-    bad = asyncio.create_task(batcher.score(job(scorer, POISON, 3)))
-    await asyncio.sleep(0.01)
+    good = [asyncio.create_task(asked(batcher, f"q{n}", 1 + n)) for n in range(39)]
+    bad = asyncio.create_task(asked(batcher, POISON, 3))
+    await queued(batcher, 40)
     scorer.gate.set()
     assert [(await task).tolist() for task in good] == [[1.0 + n] for n in range(39)]
     with pytest.raises(RuntimeError, match="a poisoned request"):
@@ -118,42 +130,84 @@ async def test_a_full_queue_refuses_and_recovers() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(queue=50))
     first = await held(scorer, batcher)
-    waiting = asyncio.create_task(batcher.score(job(scorer, "waiting", 40)))
-    await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(asked(batcher, "waiting", 40))
+    await queued(batcher, 1)
     with pytest.raises(Overloaded) as refused:
-        await batcher.score(job(scorer, "too much", 20))
+        await asked(batcher, "too much", 20)
     assert refused.value.retry_after_s >= 0
     scorer.gate.set()
     await asyncio.gather(first, waiting)
-    assert (await batcher.score(job(scorer, "again", 20))).tolist() == [20]
+    assert (await asked(batcher, "again", 20)).tolist() == [20]
     # one that is larger than the queue has to be taken some time, or never
-    assert len(await batcher.score(job(scorer, "large", *[10] * 20))) == 20
+    assert len(await asked(batcher, "large", *[10] * 20)) == 20
     await batcher.close()
 
 
-async def test_what_is_being_read_takes_room_too() -> None:
+async def test_who_is_refused_is_told_while_others_are_still_being_read() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(queue=100))
-    with batcher.preparing(3), pytest.raises(Overloaded), batcher.preparing(1):
-        raise AssertionError("let in")
-    with batcher.preparing(1_000):  # alone
-        pass
+    gate = threading.Event()
+
+    def read(start: int, end: int) -> Titles:
+        gate.wait(10)
+        return scorer.prepare(["x"] * (end - start))
+
+    reading = asyncio.create_task(batcher.score("reading", 3, read))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batcher.score("refused", 1, read)
+    assert not scorer.calls
+    gate.set()
+    assert (await reading).scores.tolist() == [1, 1, 1]
+    # alone, whatever its size
+    assert len((await batcher.score("alone", 1_000, read)).scores) == 1_000
     await batcher.close()
-    with pytest.raises(NotReady), batcher.preparing(1):
-        raise AssertionError("let in")
+    with pytest.raises(NotReady):
+        await batcher.score("late", 1, read)
 
 
-async def test_who_waits_too_long_is_told_so() -> None:
+async def test_who_was_let_in_is_not_refused_for_longer_titles_than_were_expected() -> None:
+    scorer = Lengths()
+    batcher = Batcher(scorer, settings(queue=70))
+    first = await held(scorer, batcher)
+    rest = [asyncio.create_task(asked(batcher, f"q{n}", 60)) for n in range(2)]
+    await queued(batcher, 2)
+    scorer.gate.set()
+    assert [(await task).tolist() for task in (first, *rest)] == [[1], [60], [60]]
+    await batcher.close()
+
+
+async def test_a_large_request_is_read_in_turn_with_others() -> None:
+    scorer = Lengths()
+    batcher = Batcher(scorer, settings(queue=10**6))
+    order: list[str] = []
+
+    def reader(name: str) -> Read:
+        def read(start: int, end: int) -> Titles:
+            order.append(name)
+            return scorer.prepare(["x"] * (end - start))
+
+        return read
+
+    await asyncio.gather(
+        batcher.score("large", 3_000, reader("large")), batcher.score("small", 2, reader("small"))
+    )
+    assert order.index("small") == 1
+    assert order.count("large") > 10
+    await batcher.close()
+
+
+async def test_who_waits_too_long_is_told_so_at_once() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(deadline=0.05))
     first = await held(scorer, batcher)
-    late = asyncio.create_task(batcher.score(job(scorer, "late", 5)))
-    await asyncio.sleep(0.1)
+    late = asyncio.create_task(asked(batcher, "late", 5))
+    for task in (first, late):
+        with pytest.raises(TooLate):
+            await task
     scorer.gate.set()
-    with pytest.raises(TooLate):
-        await late
-    assert (await first).tolist() == [1]
-    assert [query for call in scorer.calls for query, _ in call] == ["first"]
+    assert (await asked(batcher, "next", 6)).tolist() == [6]
+    assert [query for call in scorer.calls for query, _ in call] == ["first", "next"]
     await batcher.close()
 
 
@@ -161,13 +215,16 @@ async def test_abandoned_requests_are_not_scored() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(queue=50))
     first = await held(scorer, batcher)
-    gone = asyncio.create_task(batcher.score(job(scorer, "gone", 40)))
-    await asyncio.sleep(0.01)
+    gone = asyncio.create_task(asked(batcher, "gone", 40))
+    await queued(batcher, 1)
     gone.cancel()
+    await asyncio.wait({gone})
+    # its room in the queue is free again, before its turn would have come
+    following = asyncio.create_task(asked(batcher, "next", 45))
+    await queued(batcher, 2)
     scorer.gate.set()
     await first
-    # its room in the queue is free again
-    assert (await batcher.score(job(scorer, "next", 45))).tolist() == [45]
+    assert (await following).tolist() == [45]
     assert [query for call in scorer.calls for query, _ in call] == ["first", "next"]
     await batcher.close()
 
@@ -176,12 +233,12 @@ async def test_what_waits_is_finished_before_the_end() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings())
     first = await held(scorer, batcher)
-    waiting = asyncio.create_task(batcher.score(job(scorer, "waiting", 7)))
-    await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(asked(batcher, "waiting", 7))
+    await queued(batcher, 1)
     closing = asyncio.create_task(batcher.close())
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     with pytest.raises(NotReady):
-        await batcher.score(job(scorer, "new", 7))
+        await asked(batcher, "new", 7)
     scorer.gate.set()
     assert (await waiting).tolist() == [7]
     await asyncio.gather(first, closing)
@@ -191,10 +248,11 @@ async def test_many_requests_at_once_all_get_their_own_scores() -> None:
     scorer = Lengths()
     batcher = Batcher(scorer, settings(batch=64, queue=10**6))
     rng = np.random.default_rng(0)
-    asked = [rng.integers(1, 30, rng.integers(1, 40)).tolist() for _ in range(300)]
-    jobs = [job(scorer, f"q{n}", *lengths) for n, lengths in enumerate(asked)]
-    answers = await asyncio.gather(*(batcher.score(one) for one in jobs))
-    assert [answer.tolist() for answer in answers] == asked
+    lengths = [rng.integers(1, 30, rng.integers(1, 40)).tolist() for _ in range(300)]
+    answers = await asyncio.gather(
+        *(asked(batcher, f"q{n}", *some) for n, some in enumerate(lengths))
+    )
+    assert [answer.tolist() for answer in answers] == lengths
     await batcher.close()
 
 
