@@ -17,6 +17,7 @@ import typer
 from querylift import demo
 from querylift.commands import (
     ab,
+    analysis,
     caching,
     comparing,
     data,
@@ -67,6 +68,9 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
             "check": ab.check,
             "assign": ab.assign,
             "schema": ab.schema,
+            "plan": analysis.plan,
+            "simulate": analysis.simulate,
+            "analyze": analysis.analyze,
             "report": reporting.report,
             "serve": reporting.serve,
             "shadow-report": splitting.shadow_report,
