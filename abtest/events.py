@@ -222,13 +222,14 @@ def all_files(store: Path, table: str) -> list[str]:
 
 def _between(table: Any, start: datetime, end: datetime) -> Any:
     # on the column as it is stored: files say between which moments they are
-    zone = {"type": table.timestamp.type()}
-    first, last = (ibis.literal(moment.replace(tzinfo=UTC), **zone) for moment in (start, end))
+    type_ = table.timestamp.type()
+    zone = None if type_.timezone is None else UTC
+    first, last = (ibis.literal(at.replace(tzinfo=zone), type=type_) for at in (start, end))
     return table.filter(table.timestamp >= first, table.timestamp < last)
 
 
 def _flat(table: Any, columns: Mapping[str, str], name: str) -> Any:
-    flat = {}
+    flat, engine = {}, table.get_backend().name
     for column, path in columns.items():
         value = table
         for part in path.split("."):
@@ -237,9 +238,10 @@ def _flat(table: Any, columns: Mapping[str, str], name: str) -> Any:
                 raise ValueError(f"{name}: no column {path}; want the columns of abtest.records")
             value = value[part]
         if column in _MOMENTS:
-            if value.type().timezone is None:
+            # what Spark calls a timestamp is an instant
+            if value.type().timezone is None and engine == "duckdb":
                 raise ValueError(f"{name}.{path}: moments without a zone, want UTC")
-            value = _in_utc(value, table.get_backend().name)
+            value = _in_utc(value, engine)
         flat[column] = value
     return table.select(**flat)
 
@@ -249,15 +251,11 @@ def _in_utc(moment: Any, engine: str) -> Any:
     return _make_timestamp(_epoch_us(moment)) if engine == "duckdb" else moment.cast("timestamp")
 
 
-@ibis.udf.scalar.builtin(  # type: ignore[untyped-decorator]
-    name="epoch_us", signature=((Timestamp("UTC"),), "int64")
-)
+@ibis.udf.scalar.builtin(name="epoch_us", signature=((Timestamp("UTC"),), "int64"))
 def _epoch_us(moment):  # type: ignore[no-untyped-def]
     """DuckDB's: microseconds since 1970."""
 
 
-@ibis.udf.scalar.builtin(  # type: ignore[untyped-decorator]
-    name="make_timestamp", signature=(("int64",), Timestamp())
-)
+@ibis.udf.scalar.builtin(name="make_timestamp", signature=(("int64",), Timestamp()))
 def _make_timestamp(microseconds):  # type: ignore[no-untyped-def]
     """DuckDB's: a moment without a zone."""

@@ -6,11 +6,10 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import ibis
 
 from abtest import over_time
 from abtest.daily_state import PARTS, part_of
@@ -50,45 +49,29 @@ class ExperimentLog:
             study: The rules.
             folders: Of all days, those of the pre-period among them.
             days: That are looked at, from the start on.
+
+        Raises:
+            ValueError: The log would give misleading numbers: see ``abtest.funnel.check``.
         """
         self._connection = connection
         self._store = store
-        self._folders = {date.fromisoformat(folder.name[:10]): folder for folder in folders}
         self.study = study
         self.days = days
         self.weights = {name: one.weight for name, one in experiment.variants.items()}
-        self._days = self._until(days[-1])
-        self._shoppers = without_bots(self._days, study)
+        read = [folder for folder in folders if folder.name[:10] <= days[-1].isoformat()]
+        self._days = read_days(connection, read)
+        shoppers = without_bots(self._days, study)
         # read many times: made once
-        self.seen = connection.create_table(
-            "seen_users", seen_users(self._shoppers.totals), temp=True
+        self._shoppers = Days(
+            self._made("shopper_totals", connection.compile(shoppers.totals)),
+            self._made("shopper_deeds", connection.compile(shoppers.deeds)),
+            shoppers.bots,
         )
-        self.rows = connection.create_table(
-            "kept_users", user_rows(self.seen, self._shoppers, study), temp=True
-        )
-        has_pre = study.windows.pre_days > 0
-        self.definitions = definitions(experiment, self.rows, has_pre=has_pre)
-        sums = [name for name, one in self.definitions.items() if one.probability is None]
-        self.columns = columns_of(sums, has_pre=has_pre)
-
-    def funnel(self) -> Funnel:
-        """What was dropped on the way.
-
-        Raises:
-            ValueError: The log would give misleading numbers; see ``abtest.funnel.check``.
-        """
-        read = [folder for day, folder in self._folders.items() if day <= self.days[-1]]
-        logs = [json.loads((folder / "counts.json").read_text()) for folder in read]
-        counts = tally(self._days, self._shoppers, self.seen, self.rows).to_pyarrow().to_pylist()
-        tallied = Counter({name: int(count or 0) for name, count in counts[0].items()})
-        money = self._days.deeds.filter(self._days.deeds.currency.notnull())
-        currencies = money.select("currency").distinct().to_pyarrow()["currency"].to_pylist()
-        known = {name for log in logs for name in log["experiments"]}
-        check(tallied, known, set(currencies), self.study)
-        duplicates, nobody = (
-            sum(log[name] for log in logs) for name in ("duplicates", "without_client")
-        )
-        return funnel(tallied, duplicates, nobody)
+        self.seen = self._made("seen_users", connection.compile(seen_users(self._shoppers.totals)))
+        everybody = user_rows(self.seen, self._shoppers, study)
+        self.rows = self._made("kept_users", connection.compile(everybody))
+        self.funnel = self._funnel(read)
+        self.definitions = definitions(experiment, self.rows, has_pre=study.windows.pre_days > 0)
 
     def counts(self) -> dict[str, int]:
         """Users of each variant."""
@@ -105,30 +88,34 @@ class ExperimentLog:
                     quantiles[name] = self._quantile(definition, definition.probability)
                 except ValueError as error:
                     refused[name] = str(error)
-        return Arms(self._arms(self.rows).aggregates, quantiles), refused
+        return Arms(self._arms(self.rows, self.definitions).aggregates, quantiles), refused
 
-    def by_day(self) -> dict[date, Arms]:
+    def by_day(self, metrics: Collection[str]) -> dict[date, Arms]:
         """What was known at the end of each day on which every variant had users."""
+        look = self._made("look", _look(day=self.days[-1]))
+        days = over_time.until_day(self._shoppers, look.day.as_scalar())
+        sql = self._connection.compile(user_rows(seen_users(days.totals), days, self.study))
         found = {}
         for day in self.days:
-            days = without_bots(self._until(day), self.study)
-            rows = user_rows(seen_users(days.totals), days, self.study)
+            self._made("look", _look(day=day))
             with contextlib.suppress(ValueError):
-                found[day] = self._arms(rows)
+                found[day] = self._arms(self._made("users_then", sql), metrics)
         return found
 
-    def nth_day(self, n: int) -> Arms:
-        """What users did on their n-th day, of those who have been in for more than n days.
+    def by_days_since(self, metrics: Collection[str]) -> dict[int, Arms]:
+        """What users did on their n-th day, of those who have been in for more than n days."""
+        look = self._made("look", _look(n=0, last=self.days[-1]))
+        days = over_time.nth_day(self._shoppers, self.seen, look.n.cast("int64").as_scalar())
+        seen = self.seen.filter(self.seen.first_day <= look.last.as_scalar())
+        sql = self._connection.compile(user_rows(seen, days, self.study))
+        found = {}
+        for n in range(min(len(self.days), over_time.MAX_SINCE)):
+            self._made("look", _look(n=n, last=self.days[-1] - timedelta(days=n)))
+            with contextlib.suppress(ValueError):
+                found[n] = self._arms(self._made("users_then", sql), metrics)
+        return found
 
-        Raises:
-            ValueError: A variant has no such users.
-        """
-        days = over_time.nth_day(self._shoppers, self.seen, n)
-        last = ibis.literal(self.days[-1] - timedelta(days=n))
-        seen = self.seen.filter(self.seen.first_day <= last)
-        return self._arms(user_rows(seen, days, self.study))
-
-    def parts(self) -> dict[tuple[str, str], Arms]:
+    def parts(self, metrics: Collection[str]) -> dict[tuple[str, str], Arms]:
         """Users by application; nothing if there is one alone, which would be everybody."""
         rows = self.rows
         values = rows.select(_PART).distinct().order_by(_PART).to_pyarrow()[_PART].to_pylist()
@@ -136,7 +123,7 @@ class ExperimentLog:
         for value in values if len(values) > 1 else ():
             some = rows.filter(rows[_PART].isnull() if value is None else rows[_PART] == value)
             with contextlib.suppress(ValueError):
-                found[_PART, "none" if value is None else value] = self._arms(some)
+                found[_PART, "none" if value is None else value] = self._arms(some, metrics)
         return found
 
     def last_event_at(self) -> datetime:
@@ -176,21 +163,36 @@ class ExperimentLog:
         ]
         return hashlib.sha256("\n".join(sizes).encode()).hexdigest()
 
-    def _until(self, day: date) -> Days:
-        """What was known at the end of a day in UTC."""
-        folders = [folder for other, folder in self._folders.items() if other <= day]
-        return read_days(self._connection, folders)
+    def _made(self, name: str, sql: str) -> Any:
+        """A table of the rows that a query has now."""
+        self._connection.raw_sql(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
+        return self._connection.table(name)
 
-    def _arms(self, rows: Any) -> Arms:
-        """Aggregates of some of the users.
+    def _arms(self, rows: Any, metrics: Collection[str]) -> Arms:
+        """Aggregates of some of the users, of the columns that metrics need.
 
         Raises:
             ValueError: A variant has none of them.
         """
-        found = moments(rows, self.columns)
+        sums = [name for name in metrics if self.definitions[name].probability is None]
+        found = moments(rows, columns_of(sums, has_pre=self.study.windows.pre_days > 0))
         if missing := [variant for variant in self.weights if variant not in found]:
             raise ValueError(f"no users of {', '.join(missing)}")
         return Arms({variant: found[variant] for variant in self.weights})
+
+    def _funnel(self, folders: list[Path]) -> Funnel:
+        """What was dropped on the way; refuses a log that would give misleading numbers."""
+        logs = [json.loads((folder / "counts.json").read_text()) for folder in folders]
+        counts = tally(self._days, self._shoppers, self.seen, self.rows).to_pyarrow().to_pylist()
+        tallied = Counter({name: int(count or 0) for name, count in counts[0].items()})
+        money = self._days.deeds.filter(self._days.deeds.currency.notnull())
+        currencies = money.select("currency").distinct().to_pyarrow()["currency"].to_pylist()
+        known = {name for log in logs for name in log["experiments"]}
+        check(tallied, known, set(currencies), self.study)
+        duplicates, nobody = (
+            sum(log[name] for log in logs) for name in ("duplicates", "without_client")
+        )
+        return funnel(tallied, duplicates, nobody)
 
     def _quantile(self, definition: Definition, probability: float) -> dict[str, Estimate]:
         log = read_log(self._connection, self._store, self.days)
@@ -256,6 +258,14 @@ def definition(
         margin=margin,
         covariates=tuple(covariates) if has_pre else (),
     )
+
+
+def _look(**values: int | date) -> str:
+    """One row: what a query looks at, so that it is written once."""
+    cells = [
+        f"DATE '{v}' AS {n}" if isinstance(v, date) else f"{v} AS {n}" for n, v in values.items()
+    ]
+    return f"SELECT {', '.join(cells)}"
 
 
 def read_days(connection: Any, folders: list[Path]) -> Days:

@@ -114,7 +114,6 @@ def analyse_log(request: Request, advance: Advance = lambda done, total: None) -
 def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime]) -> Result:
     experiment, rule = request.experiments.experiments[request.name], request.rule
     until = ends[log.days[-1]]
-    dropped = log.funnel()
     counts = log.counts()
     exposures = over_time.exposure_days(log.rows, log.days, log.weights)
     users_by_day = [sum(day.total.values()) for day in exposures]
@@ -126,8 +125,13 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
     arms, refused = log.everybody() if is_usable else (Arms({}), {})
     used = {m: d for m, d in log.definitions.items() if is_usable and m not in refused}
     found = effects(arms, used, rule.alpha, sequential)
-    # of sums: what can be computed for any part of the users
-    plain = {m: d for m, d in used.items() if m in found.effects and d.probability is None}
+    # those of sums, which can be computed for any part of the users
+    shown = {
+        metric: one
+        for metric, one in used.items()
+        if metric in found.effects and one.role != "other" and one.probability is None
+    }
+    primaries = {metric: one for metric, one in shown.items() if one.role == "primary"}
     ratio = gates.sample_ratio_of(counts, log.weights, exposures[-1].sample_ratio_pvalue)
     models, logged = log.models()
     days = schedule.full_days(experiment, until)
@@ -135,10 +139,10 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
     passed = [
         *gates.arm_gates(counts, log.weights, rule, request.experiments.unit),
         gates.sample_ratio_gate(ratio, rule),
-        gates.crossover_gate(dropped.users, rule),
+        gates.crossover_gate(log.funnel.users, rule),
         gates.days_gate(days, rule),
         gates.freshness_gate(log.last_event_at(), until, rule),
-        *gates.quality_gates(dropped.rows, rule),
+        *gates.quality_gates(log.funnel.rows, rule),
         gates.config_gate(request.experiments.version, logged),
         *gates.metric_gates({**refused, **found.refused}, log.definitions, found.constant),
     ]
@@ -161,13 +165,13 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
         sample_ratio=ratio,
         metrics=found.effects,
         definitions=log.definitions,
-        segments=segments(log.parts() if plain else {}, plain, rule.alpha, sequential),
+        segments=segments(log.parts(primaries), primaries, rule.alpha, sequential),
         looks=over_time.looks_over_time(
-            log.by_day() if plain else {}, plain, rule.alpha, sequential, fractions
+            log.by_day(shown), shown, rule.alpha, sequential, fractions
         ),
-        since_exposure=over_time.effects_since(log.nth_day, len(ends), plain, rule.alpha),
+        since_exposure=over_time.effects_since(log.by_days_since(primaries), primaries, rule.alpha),
         exposures=exposures,
-        funnel=_drops(dropped),
+        funnel=_drops(log.funnel),
         provenance=Provenance(
             command=request.command,
             made_at=datetime.now(UTC),

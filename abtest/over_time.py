@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -13,30 +14,35 @@ from abtest.effects import Arms, Looks, comparisons
 from abtest.group_sequential import bounds
 from abtest.result import Definition, ExposureDay, Look, SinceExposure, number
 from abtest.sample_ratio import sequential_sample_ratio
-from abtest.stats import intervals
+from abtest.stats import Comparison, intervals
 from abtest.user_days import COUNTED, Days
 
 MAX_SINCE = 14
 """Days since exposure that are looked at."""
 
 
-def nth_day(days: Days, seen: Any, n: int) -> Days:
+def until_day(days: Days, last: Any) -> Days:
+    """What was known at the end of a day in UTC."""
+    totals, deeds = days.totals, days.deeds
+    return days._replace(
+        totals=totals.filter(totals.day <= last), deeds=deeds.filter(deeds.at.date() <= last)
+    )
+
+
+def nth_day(days: Days, seen: Any, n: Any) -> Days:
     """What each user did on its n-th day, 0 that of the first exposure."""
     first = seen.select("client_id", "first_day")
     totals = days.totals.inner_join(first, "client_id")
-    is_first = totals.day == totals.first_day
-    is_nth = totals.day == totals.first_day + ibis.interval(days=n)
+    since = totals.day.delta(totals.first_day, unit="day")
     # the day of the exposure says who is in; what was done on it is of another day
-    totals = totals.filter(~totals.is_pre & (is_first | is_nth))
-    if n:
-        gone = {f"{name}_since": ibis.literal(0) for name in COUNTED}
-        is_first = totals.day == totals.first_day
-        totals = totals.mutate(
-            **{name: ibis.ifelse(is_first, zero, totals[name]) for name, zero in gone.items()}
-        )
+    totals = totals.filter(~totals.is_pre, (since == 0) | (since == n))
+    is_other = (totals.day == totals.first_day) & (n > 0)
+    gone = {f"{name}_since": ibis.ifelse(is_other, 0, totals[f"{name}_since"]) for name in COUNTED}
     deeds = days.deeds.inner_join(first, "client_id")
-    deeds = deeds.filter(deeds.at.date() == deeds.first_day + ibis.interval(days=n))
-    return days._replace(totals=totals.drop("first_day"), deeds=deeds.drop("first_day"))
+    deeds = deeds.filter(deeds.at.date().delta(deeds.first_day, unit="day") == n)
+    return days._replace(
+        totals=totals.mutate(**gone).drop("first_day"), deeds=deeds.drop("first_day")
+    )
 
 
 def exposure_days(
@@ -124,49 +130,40 @@ def _looks_of_day(
 
 
 def effects_since(
-    arms_of_day: Callable[[int], Arms],
-    days: int,
-    definitions: Mapping[str, Definition],
-    alpha: float,
+    arms_by_days: Mapping[int, Arms], definitions: Mapping[str, Definition], alpha: float
 ) -> tuple[SinceExposure, ...]:
     """The effect on each day of a user's, for primary metrics.
 
     Attributed orders are left out: what they are attributed to may be of the day before.
 
     Args:
-        arms_of_day: n -> users who have been in for more than n days, and their n-th day.
-        days: In all.
+        arms_by_days: n -> users who have been in for more than n days, and their n-th day.
         definitions: Of the metrics.
         alpha: Of each interval.
     """
-    looked_at = {
-        metric: definition
-        for metric, definition in definitions.items()
-        if definition.role == "primary" and "attributed" not in definition.numerator
-    }
     found = []
-    for n in range(min(days, MAX_SINCE) if looked_at else 0):
-        arms = arms_of_day(n)
-        for metric, definition in looked_at.items():
-            try:
+    for metric, definition in definitions.items():
+        if definition.role != "primary" or "attributed" in definition.numerator:
+            continue
+        for n, arms in arms_by_days.items():
+            with contextlib.suppress(ValueError):  # nobody has bought on this day
                 compared = comparisons(metric, definition, arms, alpha)
-            except ValueError:
-                continue
-            found += [
-                SinceExposure(
-                    days_since=n,
-                    metric=metric,
-                    variant=variant,
-                    effect=one.effect,
-                    se=one.std_error,
-                    ci_low=one.ci_low,
-                    ci_high=one.ci_high,
-                    rel_effect=number(one.rel_effect),
-                    rel_ci_low=number(one.rel_ci_low),
-                    rel_ci_high=number(one.rel_ci_high),
-                    n_control=one.control.units,
-                    n_treatment=one.treatment.units,
-                )
-                for variant, one in compared.items()
-            ]
+                found += [_since(metric, n, variant, one) for variant, one in compared.items()]
     return tuple(sorted(found, key=lambda one: (one.metric, one.variant, one.days_since)))
+
+
+def _since(metric: str, n: int, variant: str, one: Comparison) -> SinceExposure:
+    return SinceExposure(
+        days_since=n,
+        metric=metric,
+        variant=variant,
+        effect=one.effect,
+        se=one.std_error,
+        ci_low=one.ci_low,
+        ci_high=one.ci_high,
+        rel_effect=number(one.rel_effect),
+        rel_ci_low=number(one.rel_ci_low),
+        rel_ci_high=number(one.rel_ci_high),
+        n_control=one.control.units,
+        n_treatment=one.treatment.units,
+    )

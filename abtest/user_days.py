@@ -71,18 +71,6 @@ def day_rows(log: Log, study: Study) -> Any:
     )
 
 
-def user_days(rows: Any, earlier: Any, study: Study) -> Days:
-    """The rules that need no other day than the one before.
-
-    Args:
-        rows: ``day_rows`` of whole days, one row an event.
-        earlier: The same of the minutes before them, in a click's reach.
-        study: The rules.
-    """
-    totals = day_totals(rows)
-    return Days(totals, day_deeds(rows, earlier, study), day_bots(totals, rows, study))
-
-
 def repeated(events: Any) -> Any:
     """Ids that several rows have, and how many do."""
     copies = events.group_by("event_id").aggregate(copies=events.count())
@@ -145,7 +133,13 @@ def day_totals(rows: Any) -> Any:
 
 
 def day_deeds(rows: Any, earlier: Any, study: Study) -> Any:
-    """Clicks with the moment of their impression (rule 9), and what is about money."""
+    """Clicks with the moment of their impression (rule 9), and what is about money.
+
+    Args:
+        rows: ``day_rows`` of whole days, one row an event.
+        earlier: The same of the minutes before them, in a click's reach.
+        study: The rules.
+    """
     keys = ["client_id", "query_id", "item_id"]
     clicks = rows.filter(rows.is_kept, rows.action == "click")
     shown = rows.select(*keys, "action", "is_kept", "at").union(

@@ -50,7 +50,7 @@ def exposure(at: datetime, client_id: str, variant: str, **given: Any) -> Row:
     return event("exposure", at, client_id, variant=variant, **{**facts, **given})
 
 
-def random_log(seed: int, study: Study, clients: int = 80) -> tuple[list[Row], list[Row]]:
+def random_log(seed: int, study: Study, clients: int = 160) -> tuple[list[Row], list[Row]]:
     """Events and queries whose times are near one another, and near the edges of windows."""
     rng = random.Random(seed)
     windows = study.windows

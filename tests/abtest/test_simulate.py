@@ -118,7 +118,7 @@ def test_an_injected_effect_is_recovered_and_intervals_hold_it() -> None:
     for (metric, is_cuped), rate in rates.items():
         assert 0.94 <= rate.covered <= 0.96, rate
         assert rate.mean_effect == pytest.approx(effects[metric], abs=0.012)
-        assert rate.variance_saved >= 0 if is_cuped else rate.variance_saved == 0
+        assert rate.variance_saved > -0.001 if is_cuped else rate.variance_saved == 0
     assert rates["ctr", True].rejected > rates["ctr", False].rejected + 0.05
     assert rates["ctr", True].variance_saved > 0.2
 
