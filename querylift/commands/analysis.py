@@ -217,7 +217,7 @@ def simulate(
     unit_column: UnitColumn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Deal a log's users to two arms thousands of times: how often does each metric reject?"""
+    """Deal a log's users to two arms thousands of times and count how often a metric rejects."""
     import json
 
     from abtest.deals import Deals

@@ -17,11 +17,9 @@ from msgspec import convert, json
 
 from abtest.aggregates import Aggregates
 from abtest.assignment import Split
-from abtest.daily_state import update
 from abtest.event_door import Door, Refused, decode_events
 from abtest.events import Study, Windows, open_duckdb
 from abtest.experiment import Experiments
-from abtest.funnel import funnel
 from abtest.record_tables import schema_of
 from abtest.records import Event, Query, uuid7_time
 from abtest.shop import PAGE, Shop
@@ -29,7 +27,7 @@ from abtest.shopper_log import ShopperLog
 from abtest.shopper_plan import Dirt, Simulation, searches_of
 from abtest.shoppers import CLICK, ORDER, PAY, Effect, Shoppers, expected, react, true_effects
 from abtest.stats import Ratio, compare, estimate
-from abtest.user_rows import users
+from abtest.user_table import user_table
 
 BEGIN = datetime(2026, 11, 2, tzinfo=UTC)
 SHOPPERS = Shoppers(searches_a_day=0.2)
@@ -363,10 +361,8 @@ def test_the_analysis_finds_the_dirt_and_the_effect(tmp_path: Path) -> None:
         pq.write_table(file.rows, folder / f"part-{file.number}.parquet")
     study = Study("new", 2, Windows(BEGIN, BEGIN + timedelta(days=4)))
     with open_duckdb() as connection:
-        state = update(connection, tmp_path, tmp_path / "state", study)
-        found = users(state.days, study)
-        seen = funnel(state, found, study)
-        rows = found.rows.to_pyarrow()
+        found = user_table(connection, tmp_path, tmp_path / "state", study)
+        seen, rows = found.funnel, found.rows.to_pyarrow()
     assert seen.users["bots"] == log.planted["bots"] == 8
     assert seen.users["exposed"] == 4_000
     assert seen.users["crossover"] == log.planted["crossovers"] > 0
