@@ -45,11 +45,11 @@ def check(
     from abtest.experiment import read_experiments
     from abtest.findings import findings
 
-    instant = _instant(at)
+    moment = instant(at)
     experiments = read_experiments(file)
-    found = findings(experiments, read_experiments(running) if running else None, instant)
+    found = findings(experiments, read_experiments(running) if running else None, moment)
     if as_json:
-        answer = {"version": experiments.version, "at": instant, "findings": found}
+        answer = {"version": experiments.version, "at": moment, "findings": found}
         print(msgspec.json.format(msgspec.json.encode(answer)).decode())
     else:
         print(*found, sep="\n", end="\n" if found else "")
@@ -79,7 +79,7 @@ def assign(
     from abtest.assignment import Split
     from abtest.experiment import load_experiments
 
-    split = Split.of(load_experiments(experiments), _instant(at))
+    split = Split.of(load_experiments(experiments), instant(at))
     if not as_json:
         print("unit_id", *_COLUMNS, sep="\t")
     form = _json_line if as_json else _tab_lines
@@ -90,16 +90,23 @@ def assign(
             raise ValueError(f"line {number}: {error}") from None
 
 
-def _instant(at: str | None) -> datetime:
-    if at is None:
+def instant(text: str | None, option: str = "--at") -> datetime:
+    """The moment that an option names; now where it was left out.
+
+    Raises:
+        ValueError: It is none, or has no time zone.
+    """
+    if text is None:
         return datetime.now(UTC)
     try:
-        instant = datetime.fromisoformat(at)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"--at {at!r}: no timestamp; want one as 2026-11-05T08:00Z") from None
-    if instant.tzinfo is None:
-        raise ValueError(f"--at {at!r}: no time zone; want one, as in 2026-11-05T08:00Z")
-    return instant
+        raise ValueError(
+            f"{option} {text!r}: no timestamp; want one as 2026-11-05T08:00Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{option} {text!r}: no time zone; want one, as in 2026-11-05T08:00Z")
+    return moment
 
 
 def _unit_ids(lines: BinaryIO) -> Iterator[tuple[int, str]]:

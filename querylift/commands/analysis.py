@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from querylift.commands.ab import _instant as instant
+from querylift.commands.ab import instant
 from relevance.errors import Finding
 
 if TYPE_CHECKING:
@@ -73,6 +73,20 @@ PreDays = Annotated[
     int,
     typer.Option(help="Of --events: days before that CUPED learns from; 0: no CUPED.", min=0),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        help="Look at events before this moment, with a time zone; default: the planned end, "
+        "or now.",
+        metavar="TIMESTAMP",
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory that keeps what was read of each day, for the next time.", metavar="DIR"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -80,14 +94,7 @@ def analyze(
     experiment: ExperimentFile = None,
     name: Name = None,
     events: Events = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            help="Look at events before this moment, with a time zone; default: the planned end, "
-            "or now.",
-            metavar="TIMESTAMP",
-        ),
-    ] = None,
+    until: Until = None,
     planned_users: Annotated[
         int | None,
         typer.Option(
@@ -102,12 +109,7 @@ def analyze(
         int,
         typer.Option(help="Days before the start that CUPED learns from; 0: no CUPED.", min=0),
     ] = 0,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory that keeps what was read of each day, for the next time.", metavar="DIR"
-        ),
-    ] = None,
+    state: State = None,
     users: UsersFile = None,
     variant_column: Annotated[
         str, typer.Option(help="Of --users: each user's variant.", metavar="NAME")
@@ -178,7 +180,7 @@ def analyze(
             experiment,
             choose(experiments, name),
             events,
-            instant(until),
+            instant(until, "--until"),
             command,
             planned_users=planned_users,
             is_fixed=fixed,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from querylift.commands.ab import _instant as instant
-from querylift.commands.analysis import Events, ExperimentFile, Name
+from querylift.commands.ab import instant
+from querylift.commands.analysis import Events, ExperimentFile, Name, State, Until
 from relevance.errors import Finding
 
 if TYPE_CHECKING:
@@ -24,20 +24,8 @@ def report(
     experiment: ExperimentFile = None,
     name: Name = None,
     events: Events = None,
-    until: Annotated[
-        str | None,
-        typer.Option(
-            help="Look at events before this moment, with a time zone; default: the planned end, "
-            "or now.",
-            metavar="TIMESTAMP",
-        ),
-    ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory that keeps what was read of each day, for the next time.", metavar="DIR"
-        ),
-    ] = None,
+    until: Until = None,
+    state: State = None,
     result: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +74,7 @@ def _analysed(
         experiment,
         choose(experiments, name),
         events,
-        instant(until),
+        instant(until, "--until"),
         shlex.join(["querylift", *sys.argv[1:]]),
         state=state,
     )
