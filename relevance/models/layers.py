@@ -141,16 +141,8 @@ def token_ids(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
 ) -> list[list[int]]:
     """Ids of each text without special tokens, cut to ``max_tokens``."""
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=True,
-        max_length=max_tokens,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    ids: list[list[int]] = encoded["input_ids"]
-    return ids
+    # cut here: a truncation set on the tokenizer would be every thread's
+    return [e.ids[:max_tokens] for e in encodings(tokenizer, texts, with_places=False)]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> torch.Tensor:
