@@ -39,6 +39,8 @@ ROUNDS = 5
 ZIPF = 1.0
 """Exponent of the stream of queries."""
 
+_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 Way = Callable[[], np.ndarray]
 """Scores all pairs once. [pairs]"""
 
@@ -81,7 +83,7 @@ def main() -> None:
         ):
             name = f"CrossEncoder.predict, {backend} {precision}, batches of {batch}"
             ways[name] = _peer(options, queries, titles, backend, precision, batch)
-    for precision in ("fp32", "bf16", "int8"):
+    for precision in ("fp32", "bf16") if _DEVICE == "cuda" else ("fp32", "bf16", "int8"):
         scorer = open_scorer(options.model, precision=precision, threads=options.threads)
         ways[f"ours from text, {precision}"] = _from_text(scorer, queries, titles)
         ways[f"ours by item id, {precision}"] = _by_item(scorer, options, pairs)
@@ -128,11 +130,13 @@ def _pairs(options: argparse.Namespace) -> pd.DataFrame:
 def _cross_encoder(
     model: Path, queries: list[str], titles: list[str], dtype: torch.dtype, batch: int
 ) -> Way:
-    encoder = CrossEncoder(str(model), device="cpu", model_kwargs={"torch_dtype": dtype})
+    encoder = CrossEncoder(str(model), device=_DEVICE, model_kwargs={"torch_dtype": dtype})
     both = list(zip(queries, titles, strict=True))
     plain = torch.nn.Identity()
     return lambda: np.asarray(
-        encoder.predict(both, batch_size=batch, activation_fn=plain, convert_to_tensor=True).float()
+        encoder.predict(both, batch_size=batch, activation_fn=plain, convert_to_tensor=True)
+        .float()
+        .cpu()
     )
 
 
@@ -258,14 +262,14 @@ def _limit(model: Path, queries: list[str], titles: list[str], rates: Mapping[st
     print(f"{work / 1e6:.1f} MFLOP a pair\n")
     print("| precision | matrix products, GFLOP/s | limit, pairs/s | reached by item id |")
     print("|---|---:|---:|---:|")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 8_192 if _DEVICE == "cuda" else 2_048
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        left = torch.randn(2_048, 2_048, device=device, dtype=dtype)
+        left = torch.randn(size, size, device=_DEVICE, dtype=dtype)
         speeds = []
         for _ in range(10):
             start = time.perf_counter()
             (left @ left).sum().item()
-            speeds.append(2 * 2_048**3 / (time.perf_counter() - start))
+            speeds.append(2 * size**3 / (time.perf_counter() - start))
         limit = max(speeds) / work
         reached = rates[f"ours by item id, {name}"] / limit
         print(f"| {name} | {max(speeds) / 1e9:,.0f} | {limit:,.0f} | {reached:.0%} |")

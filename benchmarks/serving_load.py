@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,15 +45,16 @@ class Load:
 
 
 def main() -> None:
-    """Measure offline, then the server at full load, overloaded, and after that."""
+    """Measure offline and the server in turn: at full load, overloaded, and after that."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     titles = read_table(options.data, "products", ["title"]).column("title").to_pylist()
     queries = read_table(options.data, "queries", ["query"]).column("query").to_pylist()
     offline = _offline(options.model, titles, queries)
+    offline()  # warm
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,17 +70,20 @@ def main() -> None:
         server.wait(60)
 
 
-def _offline(model: Path, titles: list[str], queries: list[str]) -> float:
-    """Pairs a second of the same requests without a server, as many together as it takes."""
+def _offline(model: Path, titles: list[str], queries: list[str]) -> Callable[[], float]:
+    """Measures pairs a second of the same requests without a server, many together."""
     scorer = open_scorer(model, threads=available_cpus())
     rng = np.random.default_rng(0)
     requests = [_request(rng, titles, queries) for _ in range(200)]
-    scorer.score(requests[0][0], scorer.prepare(requests[0][1]))
-    start = time.perf_counter()
-    for at in range(0, len(requests), CLIENTS):
-        some = requests[at : at + CLIENTS]
-        scorer.score_jobs([Job(query, scorer.prepare(documents)) for query, documents in some])
-    return sum(len(documents) for _, documents in requests) / (time.perf_counter() - start)
+
+    def measure() -> float:
+        start = time.perf_counter()
+        for at in range(0, len(requests), CLIENTS):
+            some = requests[at : at + CLIENTS]
+            scorer.score_jobs([Job(query, scorer.prepare(documents)) for query, documents in some])
+        return sum(len(documents) for _, documents in requests) / (time.perf_counter() - start)
+
+    return measure
 
 
 def _request(
@@ -95,7 +100,7 @@ async def _measure(
     pid: int,
     titles: list[str],
     queries: list[str],
-    offline: float,
+    offline: Callable[[], float],
 ) -> None:
     rng = np.random.default_rng(1)
     requests = [_request(rng, titles, queries) for _ in range(1_000)]
@@ -116,34 +121,64 @@ async def _measure(
             found = Load(seconds=seconds)
             busy = time.process_time()
             end = time.monotonic() + seconds
-            await asyncio.gather(*(_user(client, n, end, bodies, found) for n in range(clients)))
+            users = (_user(client, n, end, bodies, found) for n in range(clients))
+            await asyncio.gather(*users)
             found.client_s = time.process_time() - busy
             return found
 
         await load(CLIENTS, options.seconds / 4)  # warm
-        print(f"Offline, the same requests: {offline:,.0f} pairs/s\n")
         print(
-            "| clients | pairs/s | of offline | clients' share of a core | p50 ms | p99 ms "
-            "| 429 | p50 of 429 ms | p99 of 429 ms | RSS MiB |"
+            "| clients | pairs/s | offline, before and after | of offline | share of a core "
+            "| p50 ms | p99 ms | 429 | p50 of 429 ms | p99 of 429 ms | 503 | RSS MiB |"
         )
-        print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-        for clients in (CLIENTS, OVERLOAD * CLIENTS, CLIENTS):
+        print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+        shares = []
+        after = offline()
+        for clients in (*[CLIENTS] * 3, OVERLOAD * CLIENTS, *[CLIENTS] * 3):
+            before = after
             found = await load(clients, options.seconds)
+            after = offline()
             rate = found.pairs / found.seconds
+            share = 2 * rate / (before + after)
+            if clients == CLIENTS:
+                shares.append(share)
             refused = found.refused_s or [0.0]
             print(
-                f"| {clients} | {rate:,.0f} | {rate / offline:.2f} "
+                f"| {clients} | {rate:,.0f} | {before:,.0f}, {after:,.0f} | {share:.2f} "
                 f"| {found.client_s / found.seconds:.2f} "
                 f"| {1e3 * np.percentile(found.answered_s, 50):.0f} "
                 f"| {1e3 * np.percentile(found.answered_s, 99):.0f} "
                 f"| {found.statuses[429]:,} | {1e3 * np.percentile(refused, 50):.0f} "
                 f"| {1e3 * np.percentile(refused, 99):.0f} "
-                f"| {memory().rss / 2**20:,.0f} |",
+                f"| {found.statuses[503]} | {memory().rss / 2**20:,.0f} |",
                 flush=True,
             )
-            others = {code: n for code, n in found.statuses.items() if code not in (200, 429)}
-            if others:
-                print(f"\nother answers: {others}\n")
+        print(
+            f"\n{CLIENTS} clients: {np.median(shares):.2f} of offline in the median of "
+            f"{len(shares)}, {min(shares):.2f} to {max(shares):.2f}."
+        )
+        burst = 1e3 * np.percentile(await _burst(client, bodies), (50, 99))
+        print(
+            f"\n{OVERLOAD * CLIENTS} requests at one instant: 429 after {burst[0]:.0f} ms in the "
+            f"median, {burst[1]:.0f} ms at the 99th percentile."
+        )
+
+
+async def _burst(client: aiohttp.ClientSession, bodies: list[tuple[bytes, int]]) -> list[float]:
+    """Seconds to each refusal where all users of the overload ask at one instant, ten times."""
+    refused_s: list[float] = []
+
+    async def ask(body: bytes) -> None:
+        start = time.monotonic()
+        async with client.post("/rerank", data=body) as answer:
+            await answer.read()
+        if answer.status == 429:
+            refused_s.append(time.monotonic() - start)
+
+    for number in range(10):
+        some = bodies[number * 50 : number * 50 + OVERLOAD * CLIENTS]
+        await asyncio.gather(*(ask(body) for body, _ in some))
+    return refused_s
 
 
 async def _ready(client: aiohttp.ClientSession) -> None:
@@ -165,8 +200,12 @@ async def _user(
     bodies: list[tuple[bytes, int]],
     found: Load,
 ) -> None:
-    """One who asks, waits for the answer, and asks again; when refused, after a pause."""
+    """One who asks, waits for the answer, and asks again; when refused, after a pause.
+
+    Users come within a second, each at a moment of its own.
+    """
     rng = np.random.default_rng(number)
+    await asyncio.sleep(rng.random())
     while time.monotonic() < end:
         body, count = bodies[rng.integers(0, len(bodies))]
         start = time.monotonic()

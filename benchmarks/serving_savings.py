@@ -97,17 +97,16 @@ def _scorer(checkpoint: Path, *, is_fixed: bool) -> CrossScorer:
 def _padded(engine: Engine, width: int, pad: int) -> Engine:
     """As ``engine``, but every row is padded to ``width``, and that many rows fewer fit a call."""
 
-    def run(rows: Rows) -> np.ndarray:
+    def wide(rows: Rows) -> Rows:
         missing = width - rows["input_ids"].shape[1]
-        wide = {
+        return {
             name: np.pad(
                 values, ((0, 0), (0, missing)), constant_values=pad if name == "input_ids" else 0
             )
             for name, values in rows.items()
         }
-        return engine(wide)
 
-    return run
+    return lambda batches: engine(map(wide, batches))
 
 
 def _prepare(scorer: CrossScorer, titles: list[str]) -> Titles:

@@ -5,7 +5,10 @@ OpenVINO is the one engine for CPUs because it measured fastest: see ``benchmark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,13 @@ from relevance.models.base import CrossEncoder
 
 Rows = Mapping[str, NDArray[np.int32]]
 """What a model's ``score`` reads: each [rows, seq]."""
-Engine = Callable[[Rows], NDArray[np.float32]]
-"""Raw scores. [rows]"""
+Engine = Callable[[Iterable[Rows]], list[NDArray[np.float32]]]
+"""Raw scores of each batch, in their order. Several threads may call. [batches][rows]"""
 
 PRECISIONS = ("fp32", "bf16", "int8")
 """int8 on a CPU alone."""
 
-ROWS, WIDTH = 16, 4
+ROWS, WIDTH = 8, 4
 """Batches are padded to multiples of these: OpenVINO prepares every new shape anew, and requests of
 all sizes would bring thousands."""
 
@@ -34,7 +37,8 @@ def cpu_engine(model: CrossEncoder, precision: str, threads: int) -> Engine:
     Args:
         model: In evaluation mode; made fp32 where it is less.
         precision: One of ``PRECISIONS``.
-        threads: Of one call; calls come one at a time.
+        threads: Each has a batch of its own, so that none waits for another within a layer;
+            batches of several calls share them.
 
     Raises:
         ValueError: Unknown precision, or one that this CPU or this checkpoint cannot have.
@@ -60,18 +64,30 @@ def cpu_engine(model: CrossEncoder, precision: str, threads: int) -> Engine:
         {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": threads,
         },
     )
-    request = compiled.create_infer_request()
+    requests: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(threads):
+        requests.put(compiled.create_infer_request())
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="engine")
 
-    def run(rows: Rows) -> NDArray[np.float32]:
+    def score(inputs: Mapping[int, NDArray[np.int32]], count: int) -> NDArray[np.float32]:
+        request = requests.get()
+        try:
+            request.infer(inputs, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data[:count], np.float32)
+        finally:
+            requests.put(request)
+
+    def begin(rows: Rows) -> Future[NDArray[np.float32]]:
         count, width = rows[names[0]].shape
         more = ((0, -count % ROWS), (0, -width % WIDTH))
         # beyond the rows the mask is 0, and nobody looks at the scores
-        inputs = {i: np.pad(rows[name], more) for i, name in enumerate(names)}
-        found = request.infer(inputs, share_inputs=True)
-        return np.array(next(iter(found.values()))[:count], np.float32)
+        return pool.submit(score, {i: np.pad(rows[n], more) for i, n in enumerate(names)}, count)
+
+    def run(batches: Iterable[Rows]) -> list[NDArray[np.float32]]:
+        return [future.result() for future in [begin(rows) for rows in batches]]
 
     return run
 
@@ -94,11 +110,16 @@ def gpu_engine(model: CrossEncoder, precision: str) -> Engine:
         raise ValueError("precision 'int8': GPUs have fp32 and bf16 here")
     half = model.to("cuda", torch.bfloat16 if precision == "bf16" else torch.float32)
     score: Any = torch.compile(half.score, dynamic=True)
+    alone = Lock()
 
-    def run(rows: Rows) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            batch = {name: torch.from_numpy(rows[name]).cuda() for name in model.inputs}
-            return np.asarray(score(batch).float().cpu())
+    def run(batches: Iterable[Rows]) -> list[NDArray[np.float32]]:
+        with alone, torch.inference_mode():
+            # all are begun before the first is waited for
+            found = [
+                score({name: torch.from_numpy(rows[name]).cuda() for name in model.inputs})
+                for rows in batches
+            ]
+            return [np.asarray(scores.float().cpu()) for scores in found]
 
     return run
 

@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ _PROBED = 64
 """Pairs scored again to prove that an evaluation is of the checkpoint at hand."""
 _PER_CALL = 100
 """Params or metrics that a server takes at once."""
+_DIGITS = re.compile(r"[0-9a-f]{16}")
 _URI = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[0-9]+))")
 
 
@@ -268,6 +269,34 @@ def resolve(uri: str, *, tracking_uri: str = "") -> Registered:
             f"with an alias {alias!r}; register one, or move the alias"
         )
     return Registered(name, found, alias)
+
+
+def registered_versions(
+    models: Collection[str], *, tracking_uri: str = ""
+) -> Mapping[str, Registered]:
+    """Where models are registered that are known by what scorers answer as their version.
+
+    Args:
+        models: First 16 digits of the SHA-256 of checkpoints' manifests; anything else is in no
+            registry.
+        tracking_uri: MLflow server or database; empty takes ``MLFLOW_TRACKING_URI``.
+
+    Returns:
+        Those that are registered; of one that is registered again and again the first version.
+
+    Raises:
+        ValueError: No tracking URI.
+        OSError: MLflow cannot be reached.
+    """
+    found: dict[str, Registered] = {}
+    with _plain_errors(tracking_uri):
+        client = _existing(tracking_uri)
+        for model in sorted(filter(_DIGITS.fullmatch, models)):
+            wanted = f"tags.manifest_sha256 LIKE '{model}%'"
+            if versions := client.search_model_versions(wanted):
+                first = min(versions, key=lambda it: (it.creation_timestamp, it.name))
+                found[model] = Registered(first.name, str(first.version))
+    return found
 
 
 def alias_version(name: str, alias: str, *, tracking_uri: str = "") -> str | None:

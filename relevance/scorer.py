@@ -8,7 +8,7 @@ to the model sorted by length, as many as a budget of tokens holds.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +27,14 @@ from relevance.manifest import MANIFEST
 from relevance.metrics import IntArray
 from relevance.models import load
 from relevance.models.base import CrossEncoder, DualEncoder, Model
-from relevance.models.layers import encodings
 from relevance.titles import Titles
 
 BUDGET = 4_096
 """Tokens of one call of the model, padding included."""
+_LEAST = 1_024
+"""Tokens of a batch that are worth a thread of their own."""
+_CALL = 128
+"""Tokens that a call of the model costs beside its own, in time."""
 _QUERIES = 100_000
 """Queries remembered, some hundred bytes each."""
 
@@ -50,6 +53,8 @@ class Scorer(ABC):
     """See the module's docstring."""
 
     def __init__(self, model: Model, version: str, precision: str) -> None:
+        self._speller = model.speller
+        self._caps = int(model.config.max_query_tokens), int(model.config.max_title_tokens)
         self.family = model.family
         self.version = version
         """Hash of the checkpoint: 16 digits."""
@@ -64,9 +69,14 @@ class Scorer(ABC):
     def lengths(self, job: Job) -> IntArray:
         """Tokens that the model reads for each pair. [titles]"""
 
-    @abstractmethod
     def is_query_cut(self, query: str) -> bool:
         """Whether the query is longer than the model reads."""
+        (ids,) = self._speller.ids([query])
+        return len(ids) > self._caps[0]
+
+    def is_cut(self, titles: Sequence[str]) -> NDArray[np.bool_]:
+        """Whether each title is longer than the model reads. [titles]"""
+        return np.array([len(ids) > self._caps[1] for ids in self._speller.ids(titles)], bool)
 
     def explain(self, text: str) -> list[tuple[str, str]]:
         """Words of a text, each with its term class, or an empty one where it has none."""
@@ -112,7 +122,8 @@ def open_scorer(checkpoint: Path, *, precision: str = "auto", threads: int | Non
         if is_gpu:
             return CrossScorer(model, version, precision, gpu_engine(model, precision))
         count = threads or torch.get_num_threads()
-        return CrossScorer(model, version, precision, cpu_engine(model, precision, count))
+        engine = cpu_engine(model, precision, count)
+        return CrossScorer(model, version, precision, engine, at_once=count)
     if isinstance(model, DualEncoder):
         return DualScorer(model.to("cuda" if is_gpu else "cpu"), version, "fp32")
     raise ValueError(f"{checkpoint}: family {model.family!r} cannot be served")
@@ -124,7 +135,6 @@ class _Query:
 
     ids: NDArray[np.int32]
     classes: NDArray[np.int32]
-    is_cut: bool
 
 
 class CrossScorer(Scorer):
@@ -137,8 +147,10 @@ class CrossScorer(Scorer):
         precision: str,
         engine: Engine,
         budget: int = BUDGET,
+        at_once: int = 1,
     ) -> None:
         super().__init__(model, version, precision)
+        self._at_once = at_once
         self._model = model
         self._engine = engine
         self._budget = budget
@@ -146,10 +158,10 @@ class CrossScorer(Scorer):
 
     def _read_query(self, query: str) -> _Query:
         model, cap = self._model, self._model.config.max_query_tokens
-        (tokens,) = model.read([query], cap + 1)
-        ids = [int(model.tokenizer.cls_token_id), *tokens.ids[:cap], *model.middle]
-        classes = [0, *tokens.classes[:cap], *[0] * len(model.middle)]
-        return _Query(np.array(ids, np.int32), np.array(classes, np.int32), len(tokens.ids) > cap)
+        (tokens,) = model.read([query], cap)
+        ids = [int(model.tokenizer.cls_token_id), *tokens.ids, *model.middle]
+        classes = [0, *tokens.classes, *[0] * len(model.middle)]
+        return _Query(np.array(ids, np.int32), np.array(classes, np.int32))
 
     def prepare(self, titles: Sequence[str]) -> Titles:
         """See ``Scorer.prepare``. Columns: ids, and the class of each."""
@@ -182,10 +194,6 @@ class CrossScorer(Scorer):
         """See ``Scorer.lengths``."""
         return job.titles.lengths + len(self._query(job.query).ids)
 
-    def is_query_cut(self, query: str) -> bool:
-        """See ``Scorer.is_query_cut``."""
-        return self._query(query).is_cut
-
     def score_jobs(self, jobs: Sequence[Job]) -> list[Scores]:
         """See ``Scorer.score_jobs``."""
         queries = [self._query(job.query) for job in jobs]
@@ -195,9 +203,17 @@ class CrossScorer(Scorer):
         heads = np.array([len(query.ids) for query in queries])[query_of]
         lengths = heads + titles.lengths
         scores = np.empty(len(titles), np.float32)
-        for rows in _batches(lengths, self._budget):
-            scores[rows] = self._engine(self._rows(queries, titles, query_of, heads, rows))
+        batches = _batches(lengths, self._budget_of(int(lengths.sum())))
+        found = self._engine(self._rows(queries, titles, query_of, heads, rows) for rows in batches)
+        for rows, some in zip(batches, found, strict=True):
+            scores[rows] = some
         return np.split(scores, np.cumsum(counts)[:-1])
+
+    def _budget_of(self, tokens: int) -> int:
+        """Tokens of a batch, so that each of the engine's batches at once has as many."""
+        batches = self._at_once * -(-tokens // (self._at_once * self._budget))
+        # and an eighth for padding
+        return min(self._budget, max(_LEAST, 9 * tokens // (8 * max(1, batches))))
 
     def _rows(
         self,
@@ -259,21 +275,11 @@ class DualScorer(Scorer):
                 encoded = self._model.encode_items([titles[row] for row in rows])
                 vectors[rows] = encoded.float().cpu().numpy()
         starts = np.arange(len(titles) + 1)
-        return Titles({"vector": vectors}, starts, self._is_cut(titles))
-
-    def _is_cut(self, titles: Sequence[str]) -> NDArray[np.bool_]:
-        cap = self._model.config.max_title_tokens
-        encoded = encodings(self._model.tokenizer, titles, with_places=False)
-        return np.array([len(encoding.ids) > cap for encoding in encoded], bool)
+        return Titles({"vector": vectors}, starts, self.is_cut(titles))
 
     def lengths(self, job: Job) -> IntArray:
         """One each: a comparison costs next to nothing."""
         return np.ones(len(job.titles), np.int64)
-
-    def is_query_cut(self, query: str) -> bool:
-        """See ``Scorer.is_query_cut``."""
-        (encoding,) = encodings(self._model.tokenizer, [query], with_places=False)
-        return len(encoding.ids) > int(self._model.config.max_query_tokens)
 
     def score_jobs(self, jobs: Sequence[Job]) -> list[Scores]:
         """See ``Scorer.score_jobs``."""
@@ -286,19 +292,35 @@ class DualScorer(Scorer):
         return found
 
 
-def _batches(lengths: IntArray, budget: int) -> Iterator[IntArray]:
-    """Rows by length, as many at a time as ``budget`` tokens hold, padding included.
+def _batches(lengths: IntArray, budget: int) -> list[IntArray]:
+    """Rows by length, in batches whose padding and calls together cost least.
 
-    Whole shapes of ``cpu_engine``, so that it pads the last batch alone.
+    The rows are taken in whole blocks of the engine's; ``budget`` is for the tokens of a batch,
+    padding included, of more than one block.
+
+    Returns:
+        Places in ``lengths``, shortest first.
     """
     order = np.argsort(lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        # the last of the rows taken is the widest
-        widths = -(-lengths[order[start : start + budget]] // WIDTH) * WIDTH
-        fit = int(np.searchsorted(widths * np.arange(1, len(widths) + 1), budget, side="right"))
-        if ROWS < fit < len(order) - start:
-            fit -= fit % ROWS
-        end = start + max(1, fit)
-        yield order[start:end]
-        start = end
+    ends = np.append(np.arange(ROWS, len(order), ROWS), len(order)) if len(order) else order
+    # the last row of a block is the widest
+    widths = (-(-lengths[order[ends - 1]] // WIDTH) * WIDTH).tolist()
+    costs, firsts = [0], [0]
+    for last, width in enumerate(widths):
+        block = ROWS * width
+        most = max(1, budget // block)
+        # of all batches that end here: of one block, of two, and so on
+        found = [
+            (costs[first] + (last + 1 - first) * block, first)
+            for first in range(last, max(-1, last - most), -1)
+        ]
+        cost, first = min(found)
+        costs.append(cost + _CALL)
+        firsts.append(first)
+    batches = []
+    end = len(widths)
+    while end:
+        start = firsts[end]
+        batches.append(order[start * ROWS : end * ROWS])
+        end = start
+    return batches[::-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Titles:
         first = next(iter(rows.values()))
         starts = offsets(np.array([len(row) for row in first], np.int64))
         columns: Columns = {
-            name: np.fromiter((v for row in values for v in row), types[name], starts[-1])
+            name: np.fromiter(chain.from_iterable(values), types[name], starts[-1])
             for name, values in rows.items()
         }
         return cls(columns, starts, np.array(is_cut, bool))

@@ -106,6 +106,11 @@ class ModelAnswering:
         cut = int(self._scorer.is_query_cut(query))
         return self._answer(replace(scored, scores=scores), cut, unknown)
 
+    def cut(self, query: str, texts: Sequence[str]) -> int:
+        """See ``serving.answers.Answering.cut``."""
+        query_cut = self._scorer.is_query_cut(normalised(query))
+        return int(query_cut) + int(self._scorer.is_cut(texts).sum())
+
     def explain(self, text: str) -> list[tuple[str, str]]:
         """See ``serving.answers.Answering.explain``."""
         return self._scorer.explain(text)

@@ -75,5 +75,8 @@ class Answering(Protocol):
             ItemTableMissing: The scorer was started without an item table.
         """
 
+    def cut(self, query: str, texts: Sequence[str]) -> int:
+        """How many of a query and its texts are longer than the model reads."""
+
     def explain(self, text: str) -> list[tuple[str, str]]:
         """Words of a text, each with its term class, or an empty one."""

@@ -111,7 +111,8 @@ class _Api:
             return await self._rerank_tei(request, decoded(body.content, JSON, schemas.TeiRequest))
         asked = decoded(body.content, JSON, schemas.CohereRequest)
         texts = [item if isinstance(item, str) else item.text for item in asked.documents]
-        model, answer = await self._texts(request, asked.query, texts, "documents")
+        self._check_texts(asked.query, texts, "documents")
+        model, answer = await self._texts(request, asked.query, texts)
         shown = asked.return_documents
         results = [
             schemas.CohereResult(
@@ -132,10 +133,14 @@ class _Api:
         )
 
     async def _rerank_tei(self, request: Request, asked: schemas.TeiRequest) -> Response:
-        _, answer = await self._texts(request, asked.query, asked.texts, "texts")
-        if asked.truncate is False and answer.truncated:
-            message = f"{answer.truncated} texts are longer than the model reads; set truncate"
-            raise Refusal(413, "too_long", message)
+        self._check_texts(asked.query, asked.texts, "texts")
+        if asked.truncate is False:
+            # asked before anything is scored, and of titles whose scores are remembered too
+            cut = await asyncio.to_thread(self._answering().cut, asked.query, asked.texts)
+            if cut:
+                message = f"{cut} texts are longer than the model reads; set truncate"
+                raise Refusal(413, "too_long", message)
+        _, answer = await self._texts(request, asked.query, asked.texts)
         scores = answer.scores if asked.raw_scores else answer.probabilities
         return _answered(
             [
@@ -215,7 +220,8 @@ class _Api:
         body = await read(request, self._limits, (JSON,))
         asked = decoded(body.content, JSON, schemas.ExplainRequest)
         _check_count("titles", len(asked.titles), self._limits.max_explained)
-        model, answer = await self._texts(request, asked.query, asked.titles, "titles")
+        self._check_texts(asked.query, asked.titles, "titles")
+        model, answer = await self._texts(request, asked.query, asked.titles)
         # classes of words are computed, not looked up: others need not wait
         words = await asyncio.to_thread(
             lambda: [_words(model, text) for text in (asked.query, *asked.titles)]
@@ -257,15 +263,17 @@ class _Api:
         return self._page
 
     async def _texts(
-        self, request: Request, query: str, texts: Sequence[str], name: str
+        self, request: Request, query: str, texts: Sequence[str]
     ) -> tuple[Answering, Answer]:
+        facts_of(request.scope).documents = len(texts)
+        model = self._answering()
+        return model, await _asked(request, model, model.texts(query, texts))
+
+    def _check_texts(self, query: str, texts: Sequence[str], name: str) -> None:
         self._check_query("query", query)
         _check_count(name, len(texts), self._limits.max_documents)
         for place, text in enumerate(texts):
             self._check_text(f"{name}[{place}]", text)
-        facts_of(request.scope).documents = len(texts)
-        model = self._answering()
-        return model, await _asked(request, model, model.texts(query, texts))
 
     def _check_relevance(self, asked: schemas.RelevanceRequest) -> Any:
         self._check_query("query", asked.query)

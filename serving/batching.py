@@ -22,6 +22,10 @@ from serving.metrics import BATCH_TOKENS, QUEUE_PAIRS, QUEUE_SECONDS
 
 _PAIR_TOKENS = 32
 """Of a pair that is not read yet, about."""
+_SHARE = 2_048
+"""Tokens of a request's turn at least: in ever smaller parts of many all would be late."""
+_TURNS = 2
+"""At once: while one is finished, the processors begin with the next."""
 _READ = 256
 """Titles that are read before another request has its turn."""
 
@@ -52,6 +56,8 @@ class _Waiting:
     scores: Scores = field(init=False)
     done: int = 0
     """Titles taken so far."""
+    scored: int = 0
+    """Titles whose scores are there."""
 
     def __post_init__(self) -> None:
         self.scores = np.empty(len(self.ends), np.float32)
@@ -107,10 +113,10 @@ class Batcher:
         self._rate = 100_000.0
         """Tokens a second, as lately measured."""
         self._work = asyncio.Event()
-        # one thread each: more would only take the interpreter, and processors, from one another
+        # more would only take the interpreter, and processors, from one another
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._running: asyncio.Task[None] | None = None
+        self._model = ThreadPoolExecutor(_TURNS, thread_name_prefix="model")
+        self._running: list[asyncio.Task[None]] = []
         """Begun by the first request, so that a batcher can be made outside the event loop."""
         self._is_closed = False
 
@@ -150,25 +156,29 @@ class Batcher:
     async def _read(self, query: str, count: int, read: Read) -> tuple[Job, np.ndarray]:
         """The job, and tokens of its titles up to and with each. [titles]"""
         loop = asyncio.get_running_loop()
+        *starts, last = range(0, count, _READ)
         self._unread += count
         try:
             parts = [
-                await loop.run_in_executor(self._reader, read, at, min(at + _READ, count))
-                for at in range(0, count, _READ)
+                await loop.run_in_executor(self._reader, read, start, start + _READ)
+                for start in starts
             ]
 
-            job = Job(query, Titles.joined(parts) if len(parts) > 1 else parts[0])
-            # there too, as it reads the query
-            lengths = await loop.run_in_executor(self._reader, self._scorer.lengths, job)
-            return job, np.cumsum(lengths)
+            def finish() -> tuple[Job, np.ndarray]:
+                parts.append(read(last, count))
+                job = Job(query, Titles.joined(parts) if len(parts) > 1 else parts[0])
+                return job, np.cumsum(self._scorer.lengths(job))
+
+            # one step in that thread for most requests: every other would wait its turn again
+            return await loop.run_in_executor(self._reader, finish)
         finally:
             self._unread -= count
 
     async def _scores(self, job: Job, ends: np.ndarray, arrived: float) -> Scores:
         if self._is_closed:
             raise NotReady
-        if self._running is None:
-            self._running = asyncio.create_task(self._run())
+        if not self._running:
+            self._running = [asyncio.create_task(self._run()) for _ in range(_TURNS)]
         answer: asyncio.Future[Scores] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(job, ends, answer, arrived)
         self._queue.append(waiting)
@@ -184,10 +194,9 @@ class Batcher:
         """Finish what waits for the model, take nothing more."""
         self._is_closed = True
         self._work.set()
-        if self._running is not None:
-            await self._running
+        await asyncio.gather(*self._running)
         self._reader.shutdown(cancel_futures=True)
-        self._thread.shutdown()
+        self._model.shutdown()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,8 +210,10 @@ class Batcher:
                 continue
             tokens = sum(part.tokens for part in parts)
             started = time.monotonic()
-            outcomes = await loop.run_in_executor(self._thread, self._score, parts)
-            self._rate += 0.2 * (tokens / max(time.monotonic() - started, 1e-6) - self._rate)
+            outcomes = await loop.run_in_executor(self._model, self._score, parts)
+            # where the rate is asked for, there are so many turns at once
+            rate = _TURNS * tokens / max(time.monotonic() - started, 1e-6)
+            self._rate += 0.2 * (rate - self._rate)
             self._tokens -= tokens
             BATCH_TOKENS.observe(tokens)
             for part, outcome in zip(parts, outcomes, strict=True):
@@ -219,8 +230,8 @@ class Batcher:
                 continue
             if not waiting.done:
                 QUEUE_SECONDS.observe(time.monotonic() - waiting.arrived)
-            # an equal share for each that waits, so that none waits for a large one
-            share = max(1, room // (len(self._queue) + 1))
+            # a share for each that waits, so that none waits for a large one
+            share = max(min(_SHARE, room), room // (len(self._queue) + 1))
             part = waiting.take(share)
             parts.append(part)
             room -= part.tokens
@@ -246,5 +257,6 @@ class Batcher:
             answer.set_exception(outcome)
             return
         whole.scores[part.start : part.end] = outcome
-        if part.end == len(whole.ends):
+        whole.scored += part.end - part.start
+        if whole.scored == len(whole.ends):
             answer.set_result(whole.scores)

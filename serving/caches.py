@@ -57,8 +57,8 @@ class ScoreCache(Protocol):
         """Let go of what it holds; nothing is asked of it afterwards."""
 
 
-def open_cache(max_bytes: int) -> ScoreCache:
-    """Redis if ``QUERYLIFT_REDIS_URL`` names one, else memory of this process.
+def open_cache(max_bytes: int) -> ScoreCache | None:
+    """Redis if ``QUERYLIFT_REDIS_URL`` names one, else memory of this process; none for 0 bytes.
 
     Args:
         max_bytes: Of the memory; Redis has its own bound.
@@ -70,7 +70,7 @@ def open_cache(max_bytes: int) -> ScoreCache:
         from serving.redis_cache import RedisCache
 
         return RedisCache(url)
-    return MemoryCache(max_bytes)
+    return MemoryCache(max_bytes) if max_bytes else None
 
 
 def normalised(query: str) -> str:

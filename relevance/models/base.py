@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from relevance.calibration import Calibration
 from relevance.configs import LossConfig
 from relevance.data.pairs import Pair
+from relevance.models.speller import Speller
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -41,6 +42,8 @@ class Model(nn.Module, ABC):
     config: Any
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    speller: Speller
+    """Of the tokenizer."""
     calibration: Calibration | None = None
     """Fitted on dev queries at the end of training; None where they could not tell."""
 

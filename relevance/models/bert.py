@@ -26,7 +26,8 @@ from transformers import (
 
 from relevance.data.pairs import Pair
 from relevance.models.base import Batch, CrossEncoder, Tokens
-from relevance.models.layers import attention, bert_logits, encodings, pad, token_ids, write_network
+from relevance.models.layers import attention, bert_logits, cut, pad, write_network
+from relevance.models.speller import Speller
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Bert(CrossEncoder):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
+        self.speller = Speller(tokenizer)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -93,9 +95,9 @@ class Bert(CrossEncoder):
 
     def collate(self, pairs: Sequence[Pair]) -> Batch:
         """``[CLS] query [SEP] title [SEP]``, contiguous, padded to the longest row only."""
-        tokenizer = self.tokenizer
-        queries = token_ids(tokenizer, [p.query for p in pairs], self.config.max_query_tokens)
-        titles = token_ids(tokenizer, [p.title for p in pairs], self.config.max_title_tokens)
+        tokenizer, config = self.tokenizer, self.config
+        queries = cut(self.speller.ids([p.query for p in pairs]), config.max_query_tokens)
+        titles = cut(self.speller.ids([p.title for p in pairs]), config.max_title_tokens)
         start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
         middle = self.middle
         rows = [[start, *q, *middle, *t, end] for q, t in zip(queries, titles, strict=True)]
@@ -114,9 +116,8 @@ class Bert(CrossEncoder):
 
     def read(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """See ``relevance.models.base.CrossEncoder.read``."""
-        found = encodings(self.tokenizer, texts, with_places=False)
-        cut = [encoding.ids[:max_tokens] for encoding in found]
-        return [Tokens(ids, [0] * len(ids), []) for ids in cut]
+        rows = cut(self.speller.ids(texts), max_tokens)
+        return [Tokens(ids, [0] * len(ids), []) for ids in rows]
 
     def score(self, batch: Batch) -> torch.Tensor:
         """Logits. [pairs]"""

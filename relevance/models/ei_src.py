@@ -38,7 +38,8 @@ from relevance.data.pairs import Pair
 from relevance.data.tagger import Tagger, load_terms
 from relevance.data.terms import CLASSES, token_classes
 from relevance.models.base import Batch, CrossEncoder, Tokens
-from relevance.models.layers import attention, bert_logits, encodings, pad, write_network
+from relevance.models.layers import attention, bert_logits, pad, write_network
+from relevance.models.speller import Speller
 from relevance.regularisers import REGULARISERS, Passes
 
 _TABLE = "terms.safetensors"
@@ -152,6 +153,7 @@ class EiSrc(CrossEncoder):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
+        self.speller = Speller(tokenizer)
         self.tagger = tagger
         self.learning = LossConfig()
         self.terms: nn.Embedding | None = None
@@ -246,11 +248,11 @@ class EiSrc(CrossEncoder):
         tagged = self.tagger.tag(texts) if self.tagger else [[] for _ in texts]
         return [
             Tokens(
-                encoding.ids,
-                token_classes(encoding.offsets, terms),
-                [word or 0 for word in encoding.word_ids],
+                list(spelling.ids),
+                token_classes(spelling.offsets, terms),
+                list(spelling.words),
             )
-            for encoding, terms in zip(encodings(self.tokenizer, texts), tagged, strict=True)
+            for spelling, terms in zip(self.speller.spellings(texts), tagged, strict=True)
         ]
 
     @property

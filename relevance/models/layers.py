@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Encoding
 from torch import nn
 from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertSelfAttention
@@ -119,30 +118,9 @@ def first_state(encoder: Any, embedded: torch.Tensor, mask: torch.Tensor) -> tor
     return state[:, 0]
 
 
-def encodings(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, with_places: bool = True
-) -> list[Encoding]:
-    """Encodings of whole texts without special tokens, by the tokenizer's own library.
-
-    Several threads may ask at once, once nothing is left to switch off. Without places, which
-    offsets and words are, it is faster.
-    """
-    backend = tokenizer.backend_tokenizer
-    if backend.truncation is not None:
-        backend.no_truncation()
-    if backend.padding is not None:
-        backend.no_padding()
-    encode = backend.encode_batch if with_places else backend.encode_batch_fast
-    found: list[Encoding] = encode(list(texts), add_special_tokens=False)
-    return found
-
-
-def token_ids(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
-) -> list[list[int]]:
-    """Ids of each text without special tokens, cut to ``max_tokens``."""
-    # cut here: a truncation set on the tokenizer would be every thread's
-    return [e.ids[:max_tokens] for e in encodings(tokenizer, texts, with_places=False)]
+def cut(rows: Sequence[list[int]], most: int) -> list[list[int]]:
+    """Each row's first values, ``most`` at most."""
+    return [row[:most] for row in rows]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, width: int = 0) -> torch.Tensor:

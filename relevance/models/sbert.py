@@ -27,7 +27,8 @@ from transformers import (
 
 from relevance.data.pairs import Pair
 from relevance.models.base import Batch, DualEncoder
-from relevance.models.layers import attention, pad, token_ids, write_network
+from relevance.models.layers import attention, cut, pad, write_network
+from relevance.models.speller import Speller
 
 _HEAD = "head.safetensors"
 
@@ -84,6 +85,7 @@ class Sbert(DualEncoder):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
+        self.speller = Speller(tokenizer)
         # cosines of a sentence encoder lie around 0.1 to 0.8, so start with a logit of 0 midway
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.offset = nn.Parameter(torch.tensor(-4.0))
@@ -101,7 +103,7 @@ class Sbert(DualEncoder):
     def _inputs(self, texts: Sequence[str], max_tokens: int) -> dict[str, torch.Tensor]:
         tokenizer = self.tokenizer
         start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        rows = [[start, *ids, end] for ids in token_ids(tokenizer, texts, max_tokens)]
+        rows = [[start, *ids, end] for ids in cut(self.speller.ids(texts), max_tokens)]
         return {
             "input_ids": pad(rows, tokenizer.pad_token_id),
             "attention_mask": pad([[1] * len(row) for row in rows], 0),

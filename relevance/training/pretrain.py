@@ -31,8 +31,9 @@ from relevance.encoders import check_tokenizer, encoder_path, read_json
 from relevance.files import new_dir, refuse_existing
 from relevance.models.base import Batch
 from relevance.models.extension import extend_bias, extend_embeddings
-from relevance.models.layers import pad, small_bert, start_by_matching, token_ids
+from relevance.models.layers import cut, pad, small_bert, start_by_matching
 from relevance.models.pruning import prune_words
+from relevance.models.speller import Speller
 from relevance.training.loop import Stage, fingerprint, is_main_process, state_dir, train
 
 _IGNORED = -100
@@ -182,12 +183,13 @@ class _MaskedLanguage(nn.Module):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
+        self.speller = Speller(tokenizer)
 
     def collate(self, texts: Sequence[str]) -> Batch:
         tokenizer = self.tokenizer
         rows = [
             [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
-            for ids in token_ids(tokenizer, texts, self.config.max_tokens - 2)
+            for ids in cut(self.speller.ids(texts), self.config.max_tokens - 2)
         ]
         ids = pad(rows, tokenizer.pad_token_id)  # [texts, seq]
         attention = pad([[1] * len(row) for row in rows], 0)

@@ -62,7 +62,7 @@ def random_rows(model: CrossEncoder, count: int, width: int) -> Rows:
 def test_int8_ranks_as_fp32_does(models: Callable[[str], CrossEncoder], kind: str) -> None:
     model = models(kind)
     rows = random_rows(model, 200, 13)
-    exact, rounded = (cpu_engine(model, precision, 1)(rows) for precision in ("fp32", "int8"))
+    exact, rounded = (cpu_engine(model, name, 1)([rows])[0] for name in ("fp32", "int8"))
     assert np.isfinite(rounded).all()
     assert not np.array_equal(exact, rounded)
     ranks = [scores.argsort().argsort() for scores in (exact, rounded)]
@@ -76,12 +76,26 @@ def test_int8_scores_a_row_the_same_alone_and_padded(
     model = models("bert")
     engine = cpu_engine(model, "int8", 1)
     rows = random_rows(model, 8, 13)
-    together = engine(rows)
+    (together,) = engine([rows])
     wider = {name: np.pad(values, ((0, 0), (0, 9))) for name, values in rows.items()}
-    np.testing.assert_allclose(engine(wider), together, atol=2e-5)
+    np.testing.assert_allclose(engine([wider])[0], together, atol=2e-5)
     for place in range(8):
-        alone = engine({name: values[place : place + 1] for name, values in rows.items()})
+        (alone,) = engine([{name: values[place : place + 1] for name, values in rows.items()}])
         np.testing.assert_allclose(alone, together[place], atol=2e-5)
+
+
+def test_batches_at_once_are_scored_as_one_by_one(
+    models: Callable[[str], CrossEncoder],
+) -> None:
+    model = models("bert")
+    batches = [random_rows(model, 1 + 7 * n % 40, 10 + n % 17) for n in range(60)]
+    alone, together = cpu_engine(model, "fp32", 1), cpu_engine(model, "fp32", 2)
+    # made while others run, and held by nobody else
+    found = together({name: rows.copy() for name, rows in batch.items()} for batch in batches)
+    assert len(found) == len(batches)
+    for batch, scores in zip(batches, found, strict=True):
+        np.testing.assert_allclose(scores, alone([batch])[0], atol=1e-6)
+    assert together([]) == []
 
 
 def test_a_checkpoint_that_int8_would_change_is_refused(

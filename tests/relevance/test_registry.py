@@ -23,15 +23,19 @@ from relevance.data.pairs import judged_pairs
 from relevance.data.tables import TABLES, DatasetCard, data_hash, write_card, write_table
 from relevance.errors import Finding
 from relevance.evaluation import evaluate
+from relevance.files import sha256
 from relevance.inference import score_pairs
+from relevance.manifest import MANIFEST
 from relevance.models import FAMILIES, load, save
 from relevance.registry import (
     CHALLENGER,
     CHAMPION,
     EXPERIMENT,
+    Registered,
     download,
     finish_run,
     register,
+    registered_versions,
     start_run,
     step_run,
 )
@@ -174,6 +178,15 @@ def test_without_a_champion_the_checkpoint_is_registered_with_its_lineage(
     texts = list(pairs["query"]), list(pairs["title"])
     given, wanted = score_pairs(load(fetched), *texts), score_pairs(load(shop.poor), *texts)
     assert np.array_equal(given, wanted)
+
+
+def test_a_version_is_found_by_what_its_scorer_answers(shop: Shop, uri: str) -> None:
+    for _ in range(2):
+        register(CONFIG, shop.poor, shop.data, shop.evaluation, tracking_uri=uri)
+    digits = sha256(shop.poor / MANIFEST)[:16]
+    asked = [digits, "0" * 16, "unknown", "' OR ''='"]
+    assert registered_versions(asked, tracking_uri=uri) == {digits: Registered(CONFIG.name, "1")}
+    assert registered_versions([], tracking_uri=uri) == {}
 
 
 def test_a_better_checkpoint_passes_the_gate_and_leaves_the_champion_alone(

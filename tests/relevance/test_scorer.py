@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relevance.calibration import Calibration
-from relevance.engine import has_bf16
+from relevance.engine import ROWS, has_bf16
 from relevance.inference import score_pairs
 from relevance.item_table import ItemTable, build_item_table
 from relevance.models import load, save
 from relevance.models.base import Model
-from relevance.scorer import BUDGET, CrossScorer, Job, Scorer, open_scorer
+from relevance.scorer import BUDGET, CrossScorer, Job, Scorer, _batches, open_scorer
 from relevance.titles import Titles
 from tests.checkpoints import KINDS, write_checkpoint
 
@@ -92,7 +92,10 @@ def test_no_call_of_the_model_is_wider_than_the_budget(
     model = load(checkpoints(kind))
     seen: list[tuple[int, ...]] = []
 
-    def engine(rows: Any) -> Any:
+    def engine(batches: Any) -> Any:
+        return [batch(rows) for rows in batches]
+
+    def batch(rows: Any) -> Any:
         shapes = {values.shape for values in rows.values()}
         assert len(shapes) == 1
         seen.extend(shapes)
@@ -102,11 +105,45 @@ def test_no_call_of_the_model_is_wider_than_the_budget(
     scorer = CrossScorer(model, "version", "fp32", engine, budget=200)  # type: ignore[arg-type]
     titles = scorer.prepare([" ".join(WORDS * (n % 3)) for n in range(50)])
     scorer.score("red lamp", titles)
+    assert len(seen) > 1
     assert sum(rows for rows, _ in seen) == 50
-    assert all(rows * width <= 200 or rows == 1 for rows, width in seen)
+    assert all(rows * width <= 200 or rows <= ROWS for rows, width in seen)
     widths = [width for _, width in seen]
     assert widths == sorted(widths)
     assert BUDGET >= 55
+
+
+def test_batches_share_the_threads_evenly(checkpoints: Callable[[str], Path]) -> None:
+    seen: list[list[int]] = []
+
+    def engine(batches: Any) -> Any:
+        found = [np.zeros(len(rows["input_ids"]), np.float32) for rows in batches]
+        seen.append([len(scores) for scores in found])
+        return found
+
+    scorer = CrossScorer(load(checkpoints("bert")), "version", "fp32", engine, 10_000, at_once=3)  # type: ignore[arg-type]
+    for count in (1, 400, 2_000):
+        scorer.score("red lamp", scorer.prepare(["lamp " * 20] * count))
+    # one row is not worth three threads; 400 make a batch for each, and 2,000 two, but for a rest
+    assert seen[0] == [1]
+    for sizes, count, batches in ((seen[1], 400, 3), (seen[2], 2_000, 6)):
+        assert sum(sizes) == count
+        assert max(sizes) < 1.15 * count / batches
+        assert len(sizes) <= batches + 1
+
+
+def test_batches_are_cut_where_padding_is_least() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.choice([7, 8, 31, 32], 400)
+    batches = _batches(lengths, 4_096)
+    assert sorted(np.concatenate(batches)) == list(range(400))
+    # short rows and long ones stay apart, but for those of one block
+    assert len(batches) <= 5
+    padded = sum(len(rows) * lengths[rows].max() for rows in batches)
+    assert padded < 1.05 * lengths.sum()
+    assert _batches(lengths[:0], 4_096) == []
+    # what is larger than the budget goes alone
+    assert [len(rows) for rows in _batches(np.full(20, 1_000), 4_096)] == [ROWS, ROWS, 20 % ROWS]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -60,6 +60,9 @@ class FakeAnswering:
         scores[list(unknown)] = np.nan
         return answer(scores, tokens=known.tokens, truncated=known.truncated, unknown=unknown)
 
+    def cut(self, query: str, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) > CAP for text in (query, *texts))
+
     def explain(self, text: str) -> list[tuple[str, str]]:
         classes = {"velvet": "material", "office": "usage", "sofa": "core", "couch": "core",
                    "foldable": "function", "vintage": "style", "green": "style",

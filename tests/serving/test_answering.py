@@ -124,6 +124,13 @@ async def test_texts_that_were_cut_are_counted(answering: ModelAnswering) -> Non
     assert (await answering.texts("red lamp " * 40, ["lamp"])).truncated == 1
 
 
+def test_texts_that_would_be_cut_are_told_before_anything_is_scored(
+    answering: ModelAnswering,
+) -> None:
+    assert answering.cut("red lamp", TITLES) == 1
+    assert answering.cut("red lamp " * 40, ["lamp", "lamp " * 100]) == 2
+
+
 async def test_nothing_asked_is_nothing_answered(answering: ModelAnswering) -> None:
     assert (await answering.texts("red lamp", [])).scores.shape == (0,)
     assert (await answering.items("red lamp", [])).scores.shape == (0,)

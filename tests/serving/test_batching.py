@@ -13,7 +13,7 @@ import pytest
 from relevance.scorer import Job, Scorer, Scores
 from relevance.titles import Titles
 from serving.answers import NotReady, Overloaded, TooLate
-from serving.batching import Batcher, Read
+from serving.batching import _TURNS, Batcher, Read
 from serving.limits import Batching
 
 pytestmark = pytest.mark.anyio
@@ -74,12 +74,14 @@ def settings(batch: int = 100, queue: int = 10_000, deadline: float = 10.0) -> B
     return Batching(batch_tokens=batch, queue_tokens=queue, deadline_s=deadline)
 
 
-async def held(scorer: Lengths, batcher: Batcher) -> asyncio.Task[Scores]:
-    """Occupy the model until the gate opens."""
+async def held(scorer: Lengths, batcher: Batcher) -> list[asyncio.Task[Scores]]:
+    """Occupy the model until the gate opens: one request in each of its turns."""
     scorer.gate.clear()
-    first = asyncio.create_task(asked(batcher, "first", 1))
-    while not scorer.calls:
-        await asyncio.sleep(0.001)
+    first: list[asyncio.Task[Scores]] = []
+    while len(first) < _TURNS:
+        first.append(asyncio.create_task(asked(batcher, "first", 1)))
+        while len(scorer.calls) < len(first):
+            await asyncio.sleep(0.001)
     return first
 
 
@@ -90,9 +92,35 @@ async def test_what_waits_shares_the_next_call() -> None:
     rest = [asyncio.create_task(asked(batcher, f"q{n}", n, 2)) for n in range(1, 5)]
     await queued(batcher, 4)
     scorer.gate.set()
-    answers = await asyncio.gather(first, *rest)
-    assert [answer.tolist() for answer in answers] == [[1], [1, 2], [2, 2], [3, 2], [4, 2]]
-    assert scorer.calls == [[("first", 1)], [("q1", 2), ("q2", 2), ("q3", 2), ("q4", 2)]]
+    answers = await asyncio.gather(*rest)
+    assert [answer.tolist() for answer in answers] == [[1, 2], [2, 2], [3, 2], [4, 2]]
+    assert [(await task).tolist() for task in first] == [[1]] * _TURNS
+    assert scorer.calls[_TURNS:] == [[("q1", 2), ("q2", 2), ("q3", 2), ("q4", 2)]]
+    await batcher.close()
+
+
+async def test_one_turn_may_end_before_another_that_began_earlier() -> None:
+    scorer = Lengths()
+    batcher = Batcher(scorer, settings(batch=10))
+    slow, later = threading.Event(), threading.Event()
+    score = scorer.score_jobs
+
+    def score_jobs(jobs: Sequence[Job]) -> list[Scores]:
+        found = score(jobs)
+        # the last two titles are there before the first three
+        if len(jobs[0].titles) == 3:
+            slow.wait(10)
+        else:
+            later.set()
+        return found
+
+    scorer.score_jobs = score_jobs  # type: ignore[method-assign]
+    task = asyncio.create_task(asked(batcher, "both", 3, 4, 2, 5, 5))
+    while not later.is_set():
+        await asyncio.sleep(0.001)
+    assert not task.done()
+    slow.set()
+    assert (await task).tolist() == [3, 4, 2, 5, 5]
     await batcher.close()
 
 
@@ -122,7 +150,7 @@ async def test_a_poisoned_request_fails_alone() -> None:
     assert [(await task).tolist() for task in good] == [[1.0 + n] for n in range(39)]
     with pytest.raises(RuntimeError, match="a poisoned request"):
         await bad
-    assert (await first).tolist() == [1]
+    assert [(await task).tolist() for task in first] == [[1]] * _TURNS
     await batcher.close()
 
 
@@ -136,7 +164,7 @@ async def test_a_full_queue_refuses_and_recovers() -> None:
         await asked(batcher, "too much", 20)
     assert refused.value.retry_after_s >= 0
     scorer.gate.set()
-    await asyncio.gather(first, waiting)
+    await asyncio.gather(*first, waiting)
     assert (await asked(batcher, "again", 20)).tolist() == [20]
     # one that is larger than the queue has to be taken some time, or never
     assert len(await asked(batcher, "large", *[10] * 20)) == 20
@@ -173,7 +201,8 @@ async def test_who_was_let_in_is_not_refused_for_longer_titles_than_were_expecte
     rest = [asyncio.create_task(asked(batcher, f"q{n}", 60)) for n in range(2)]
     await queued(batcher, 2)
     scorer.gate.set()
-    assert [(await task).tolist() for task in (first, *rest)] == [[1], [60], [60]]
+    assert [(await task).tolist() for task in rest] == [[60], [60]]
+    await asyncio.gather(*first)
     await batcher.close()
 
 
@@ -202,12 +231,15 @@ async def test_who_waits_too_long_is_told_so_at_once() -> None:
     batcher = Batcher(scorer, settings(deadline=0.05))
     first = await held(scorer, batcher)
     late = asyncio.create_task(asked(batcher, "late", 5))
-    for task in (first, late):
+    for task in (*first, late):
         with pytest.raises(TooLate):
             await task
     scorer.gate.set()
     assert (await asked(batcher, "next", 6)).tolist() == [6]
-    assert [query for call in scorer.calls for query, _ in call] == ["first", "next"]
+    assert [query for call in scorer.calls for query, _ in call] == [
+        *["first"] * _TURNS,
+        "next",
+    ]
     await batcher.close()
 
 
@@ -223,9 +255,12 @@ async def test_abandoned_requests_are_not_scored() -> None:
     following = asyncio.create_task(asked(batcher, "next", 45))
     await queued(batcher, 2)
     scorer.gate.set()
-    await first
+    await asyncio.gather(*first)
     assert (await following).tolist() == [45]
-    assert [query for call in scorer.calls for query, _ in call] == ["first", "next"]
+    assert [query for call in scorer.calls for query, _ in call] == [
+        *["first"] * _TURNS,
+        "next",
+    ]
     await batcher.close()
 
 
@@ -241,7 +276,7 @@ async def test_what_waits_is_finished_before_the_end() -> None:
         await asked(batcher, "new", 7)
     scorer.gate.set()
     assert (await waiting).tolist() == [7]
-    await asyncio.gather(first, closing)
+    await asyncio.gather(*first, closing)
 
 
 async def test_many_requests_at_once_all_get_their_own_scores() -> None:

@@ -378,7 +378,8 @@ def test_a_bound_below_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(REDIS_URL, raising=False)
     with pytest.raises(ValueError, match="max_bytes -1: want 0 or more"):
         open_cache(-1)
-    assert isinstance(open_cache(0), MemoryCache)
+    assert isinstance(open_cache(1), MemoryCache)
+    assert open_cache(0) is None
 
 
 @given(st.text("aé1 \t\n\r\u00a0\u3000-,'", max_size=20))
