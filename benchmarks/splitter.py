@@ -2,56 +2,38 @@
 
 Run ``python benchmarks/splitter.py``. The scorer is a null one: the same answer to every request,
 from another process. Latency is measured at half of the splitter's saturation, with arrivals that
-wait for no answer. Where nginx is installed, the same requests pass its ``split_clients`` too.
+wait for no answer. A shared machine is twice as fast in one second as in the next, so short rounds
+are repeated: saturation anew, then all rows that are compared, beginning with another; medians
+over rounds are printed. Where nginx is installed, the same requests pass its ``split_clients``.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import json
+import gc
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 
-import aiohttp
 import numpy as np
-import uvicorn
 import yaml
-from starlette.types import Receive, Scope, Send
+from wire import arrivals, saturation
 
-ITEMS = 50
-CLIENTS = 32
-QUERY = "velvet sofa for office"
-BODY = json.dumps({"query": QUERY, "documents": [f"Title of item {n}" for n in range(ITEMS)]})
-HEADERS = {"content-type": "application/json"}
-
-
-def null_scorer(port: int, delay_s: float) -> None:
-    """Serve the same answer to every request, after a while."""
-    results = [{"index": n, "relevance_score": 1 - n / ITEMS} for n in range(ITEMS)]
-    content = json.dumps({"id": "0", "model": "null", "results": results}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        while (await receive()).get("more_body"):
-            pass
-        if delay_s:
-            await asyncio.sleep(delay_s)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-
-    uvicorn.run(app, port=port, log_level="error", access_log=False, lifespan="off", loop="uvloop")
+DIRECT, ALONE = "scorer itself", "splitter"
+SLOW, DOWN = "splitter, its shadow takes 1 s", "splitter, its shadow is down"
+NGINX = "nginx `split_clients`"
+_ROW_S = 1.5
+_DRAWS = 10_000
 
 
 def free_port() -> int:
@@ -63,24 +45,41 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(*command: object, **environment: str) -> Iterator[None]:
-    """A process that ends with the block."""
-    running = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.DEVNULL, env={**os.environ, **environment}
-    )
+def process(port: int, *command: object) -> Iterator[None]:
+    """A process that listens on a port, and ends with the block or with us, killed or not."""
+    given = list(map(str, command))
+    if setpriv := shutil.which("setpriv"):
+        given = [setpriv, "--pdeathsig", "TERM", *given]
+    nowhere = subprocess.DEVNULL
+    running = subprocess.Popen(given, stdout=nowhere, stderr=nowhere, start_new_session=True)
     try:
+        _wait(port, running)
         yield
     finally:
-        running.kill()
+        running.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(10)
+        # a worker of nginx that somebody has stopped outlives it, and its master waits for it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         running.wait()
+
+
+def _wait(port: int, running: subprocess.Popen[bytes]) -> None:
+    for _ in range(1_200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        if running.poll() is not None:
+            raise RuntimeError(f"{running.args}: ended with {running.returncode}")
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on {port} after a minute")
 
 
 @contextlib.contextmanager
 def scorer(delay_s: float = 0.0) -> Iterator[int]:
     """A null scorer; gives its port."""
     port = free_port()
-    with process(sys.executable, __file__, "--null", port, "--delay-s", delay_s):
-        wait(port)
+    with process(port, sys.executable, Path(__file__).with_name("wire.py"), port, delay_s):
         yield port
 
 
@@ -110,18 +109,18 @@ def splitter(directory: Path, upstream: int, shadow: int | None) -> Iterator[int
         "layers": {"ranking": {"salt": "benchmark-layer"}},
         "experiments": {"benchmark": experiment},
     }
-    file = directory / "experiments.yaml"
+    own = Path(tempfile.mkdtemp(dir=directory))
+    file = own / "experiments.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    port, log = free_port(), tempfile.mkdtemp(dir=directory)
+    port = free_port()
     command = (
         "from pathlib import Path; from serving.splitter import Routing;"
         "from serving.splitter_app import Settings, serve;"
         # saturated, it shall queue: what falls back is not measured
-        f"serve(Settings(Path({str(file)!r}), Path({log!r}), b'0' * 32, port={port},"
-        "routing=Routing(deadline_s=30)))"
+        f"serve(Settings(Path({str(file)!r}), Path({str(own / 'log')!r}), b'0' * 32, port={port},"
+        "drain_s=0, routing=Routing(deadline_s=30)))"
     )
-    with process(sys.executable, "-c", command):
-        wait(port)
+    with process(port, sys.executable, "-c", command):
         yield port
 
 
@@ -129,13 +128,13 @@ def splitter(directory: Path, upstream: int, shadow: int | None) -> Iterator[int
 def nginx(directory: Path, upstream: int) -> Iterator[int]:
     """nginx with one worker and two upstreams, chosen by the unit id."""
     port = free_port()
-    servers = f"server 127.0.0.1:{upstream}; keepalive 64;"
+    servers = f"server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 1000000;"
     file = directory / "nginx.conf"
     file.write_text(
         f"""worker_processes 1; pid {directory}/nginx.pid; daemon off; error_log /dev/null;
         events {{ worker_connections 1024; }}
         http {{
-          access_log off;
+          access_log off; keepalive_requests 1000000;
           client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
           fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
           scgi_temp_path {directory}/scgi;
@@ -150,122 +149,95 @@ def nginx(directory: Path, upstream: int) -> Iterator[int]:
         }}""",
         encoding="utf-8",
     )
-    with process("nginx", "-c", file):
-        wait(port)
+    with process(port, "nginx", "-c", file):
         yield port
 
 
-def wait(port: int) -> None:
-    """Until somebody listens."""
-    for _ in range(600):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on {port} after 30 s")
+def measure(directory: Path, rounds: int) -> None:
+    """Start everything, repeat the round, and print it."""
+    with contextlib.ExitStack() as stack:
+        direct = stack.enter_context(scorer())
+        slow = stack.enter_context(scorer(delay_s=1.0))
+        ports = {
+            DIRECT: direct,
+            ALONE: stack.enter_context(splitter(directory, direct, None)),
+            SLOW: stack.enter_context(splitter(directory, direct, slow)),
+            DOWN: stack.enter_context(splitter(directory, direct, free_port())),
+        }
+        most: dict[str, list[float]] = {DIRECT: [], ALONE: []}
+        beside = dict(ports)
+        if shutil.which("nginx"):
+            beside[NGINX] = stack.enter_context(nginx(directory, direct))
+            most[NGINX] = []
+        for port in beside.values():
+            saturation(port, 1.0)  # warm
+        gc.disable()
+        moments: dict[str, list[np.ndarray]] = {name: [] for name in ports}
+        for number in range(rounds):
+            for name, rates in most.items():
+                rates.append(saturation(beside[name], _ROW_S / 4))
+            names = list(ports)
+            for name in names[number % 4 :] + names[: number % 4]:
+                rate = most[ALONE][-1] / 2
+                moments[name].append(arrivals(ports[name], rate, _ROW_S, seed=number))
+    _report(most, moments)
 
 
-@contextlib.asynccontextmanager
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    """Connections without a bound."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
+def _report(
+    most: Mapping[str, Sequence[float]], moments: Mapping[str, Sequence[np.ndarray]]
+) -> None:
+    print("| through | requests/s | of nginx |\n|---|---:|---:|")
+    for name, rates in most.items():
+        ratio = f"{np.mean(rates) / np.mean(most[NGINX]):.2f}" if NGINX in most else "not installed"
+        print(f"| {name} | {np.mean(rates):,.0f} | {ratio} |")
+    half = np.array(most[ALONE]) / 2
+    half = np.array(most[ALONE]) / 2
+    print(
+        f"\nAt half of what the splitter did just before, {half.min():,.0f} to {half.max():,.0f} "
+        f"requests/s; {len(half)} rounds, {sum(map(len, moments[ALONE])):,} requests a row:\n"
+    )
+    late = _ms([np.concatenate(rows)[:, :2] for rows in zip(*moments.values(), strict=True)])
+    taken = {name: _ms([row[:, ::2] for row in rows]) for name, rows in moments.items()}
+    print("| from when a request was due | p50 ms | p99 ms | worst p99 |\n|---|---:|---:|---:|")
+    print(f"| until it was sent, all rows | {_cells(late)} |")
+    for name, rows in taken.items():
+        print(f"| until the answer of the {name} | {_cells(rows)} |")
+    print(f"| **added by the splitter** | {_cells(taken[ALONE] - taken[DIRECT])} |")
+    print("\n| over the splitter without a shadow | p50 | p99 | worst p99 |\n|---|---:|---:|---:|")
+    for name in (SLOW, DOWN):
+        print(f"| {name} | {_cells(taken[name] / taken[ALONE])} |")
 
 
-async def _ask(session: aiohttp.ClientSession, port: int, unit: int) -> float:
-    start = time.perf_counter()
-    headers = {**HEADERS, "x-client-id": f"shopper-{unit}"}
-    url = f"http://127.0.0.1:{port}/rerank"
-    async with session.post(url, data=BODY, headers=headers) as answer:
-        await answer.read()
-        if answer.status != 200 or answer.headers.get("x-querylift-fallback"):
-            raise RuntimeError(f"{answer.status} {dict(answer.headers)}")
-    return time.perf_counter() - start
+def _ms(rounds: Sequence[np.ndarray]) -> np.ndarray:
+    """p50 and p99 between two moments, in milliseconds, of each round. [rounds, 2]"""
+    return np.array([np.percentile(1e3 * np.diff(row), [50, 99]) for row in rounds])
 
 
-async def saturation(port: int, seconds: float) -> float:
-    """Requests a second of clients that ask again as soon as they have an answer."""
-    done = 0
-
-    async def user(number: int, session: aiohttp.ClientSession, end: float) -> None:
-        nonlocal done
-        while time.monotonic() < end:
-            await _ask(session, port, done * CLIENTS + number)
-            done += 1
-
-    async with client() as session:
-        end = time.monotonic() + seconds
-        await asyncio.gather(*(user(number, session, end) for number in range(CLIENTS)))
-    return done / seconds
+def _cells(rounds: np.ndarray) -> str:
+    """Medians over rounds with 95 % intervals by drawing rounds anew, and the worst of p99."""
+    drawn = np.random.default_rng(0).integers(len(rounds), size=(_DRAWS, len(rounds)))
+    bounds = np.percentile(np.median(rounds[drawn], axis=1), [2.5, 97.5], axis=0)
+    cells = [
+        f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+        for middle, low, high in zip(np.median(rounds, axis=0), *bounds, strict=True)
+    ]
+    return " | ".join([*cells, f"{rounds[:, 1].max():.2f}"])
 
 
-async def latency(ports: list[int], rate: float, seconds: float) -> list[np.ndarray]:
-    """Seconds of requests that arrive at random, to all ports by turns: what disturbs one
-    disturbs the others."""  # noqa: D205, D209
-    rng = np.random.default_rng(0)
-    taken: list[list[float]] = [[] for _ in ports]
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def one(number: int, session: aiohttp.ClientSession) -> None:
-        place = number % len(ports)
-        taken[place].append(await _ask(session, ports[place], number))
-
-    async with client() as session:
-        start, due = time.perf_counter(), 0.0
-        for number in range(int(seconds * rate * len(ports))):
-            due += rng.exponential(1 / (rate * len(ports)))
-            if (pause := start + due - time.perf_counter()) > 0:
-                await asyncio.sleep(pause)
-            task = asyncio.create_task(one(number, session))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-    return [np.array(some[len(some) // 10 :]) for some in taken]
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(f"ended by {signal.Signals(number).name}")
 
 
 def main() -> None:
-    """Saturation of each, then latencies side by side."""
+    """Measure, and leave nothing behind whatever happens."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
-    parser.add_argument("--null", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--delay-s", type=float, default=0.0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.null:
-        null_scorer(options.null, options.delay_s)
-        return
-    with tempfile.TemporaryDirectory() as scratch, scorer() as direct:
-        _measure(Path(scratch), direct, options.seconds)
-
-
-def _measure(directory: Path, direct: int, seconds: float) -> None:
-    with splitter(directory, direct, None) as plain:
-        asyncio.run(saturation(plain, seconds / 4))  # warm
-        most = asyncio.run(saturation(plain, seconds))
-        rows = {"the scorer itself": asyncio.run(saturation(direct, seconds)), "splitter": most}
-        if shutil.which("nginx"):
-            with nginx(directory, direct) as beside:
-                rows["nginx split_clients"] = asyncio.run(saturation(beside, seconds))
-        print("| through | requests/s | of nginx |\n|---|---:|---:|")
-        for name, rate in rows.items():
-            beside_rate = rows.get("nginx split_clients")
-            ratio = f"{rate / beside_rate:.2f}" if beside_rate else "not installed"
-            print(f"| {name} | {rate:,.0f} | {ratio} |")
-        half = most / 2
-        print(f"\nAdded at {half:,.0f} requests/s, half of the splitter's most:\n")
-        print("| splitter | p50 ms | p99 ms |\n|---|---:|---:|")
-        _added("alone", direct, plain, half, seconds)
-    slow = scorer(delay_s=1.0)
-    with slow as shadow, splitter(directory, direct, shadow) as port:
-        _added("its shadow takes 1 s", direct, port, half, seconds)
-    with splitter(directory, direct, free_port()) as port:
-        _added("its shadow is down", direct, port, half, seconds)
-
-
-def _added(name: str, direct: int, port: int, rate: float, seconds: float) -> None:
-    # each alone, so that neither takes the other's processor
-    (own,) = asyncio.run(latency([direct], rate, seconds))
-    (through,) = asyncio.run(latency([port], rate, seconds))
-    added = [np.percentile(through, q) - np.percentile(own, q) for q in (50, 99)]
-    print(f"| {name} | {1e3 * added[0]:.2f} | {1e3 * added[1]:.2f} |")
+    parser.add_argument("--rounds", type=int, default=12, help="of about ten seconds each")
+    rounds = parser.parse_args().rounds
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _end)
+    signal.alarm(120 + 30 * rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(Path(scratch), rounds)
 
 
 if __name__ == "__main__":

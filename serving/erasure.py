@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from abtest.records import uuid7
-from serving import segments
 from serving.log_store import Change, Removal, Store, date_of
+from serving.log_tail import Reader
 from serving.privacy import hashed
 from serving.shipping import ship
 
@@ -121,8 +121,4 @@ def _names(table: pa.Table, ids: pa.Array) -> np.ndarray:
 
 def _in_log(spool: Path, ids: pa.Array) -> int:
     wanted = [text.encode() for text in ids.to_pylist()]
-    return sum(
-        line is not None and any(text in line.content for text in wanted)
-        for segment in segments.segments(spool)
-        for line in segments.read_lines(segment.path)
-    )
+    return sum(any(text in line.content for text in wanted) for line in Reader(spool).read())

@@ -248,9 +248,11 @@ class EventLog:
         self._open = new
 
     def _close_segment(self) -> None:
-        # on a full disk there is room for no other: it stays open a while longer
-        with contextlib.suppress(OSError):
+        try:
             self._rotate()
+        except OSError:
+            # on a full disk there is room for no other: this one stays open for another while
+            self._open.began = time.monotonic()
 
     def _run(self) -> None:
         while self._next_turn():

@@ -32,7 +32,8 @@ class Reader:
             try:
                 file = segment.path.open("rb")
             except FileNotFoundError:
-                # closed under another name meanwhile, which the next look finds
+                # closed under another name meanwhile, or shipped
+                yield from self.read()
                 return
             with file:
                 file.seek(self._byte)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -255,10 +256,13 @@ def serve(settings: Settings) -> None:
             application(settings, log, life),
             loop="uvloop",
             http="httptools",
+            proxy_headers=False,  # whom a proxy speaks for is nothing that we use
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_CLOSE_S,
         )
+        # what is imported stays; looking through it for garbage halts every request for 60 ms
+        gc.freeze()
         _Server(config, life, settings.drain_s).run(sockets=[listener])

@@ -53,20 +53,20 @@ class Units:
         self._max_kept = max_kept
         self._threshold = _HASHES
         self._kept: dict[int, str] = {}
+        self.sampled: Counter[str] = Counter()
+        """Units kept, by variant: what a test of the shares is of."""
 
     def add(self, unit_hash: int, variant: str) -> None:
         """Count a unit; ``unit_hash`` is uniform over 64 bits."""
-        if unit_hash >= self._threshold:
+        if unit_hash >= self._threshold or unit_hash in self._kept:
             return
         self._kept[unit_hash] = variant
+        # kept beside them: a page that is open asks every second, and requests wait meanwhile
+        self.sampled[variant] += 1
         while len(self._kept) > self._max_kept:
             self._threshold //= 2
             self._kept = {h: v for h, v in self._kept.items() if h < self._threshold}
-
-    @property
-    def sampled(self) -> Counter[str]:
-        """Units kept, by variant: what a test of the shares is of."""
-        return Counter(self._kept.values())
+            self.sampled = Counter(self._kept.values())
 
     @property
     def scale(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from abtest.shadow_report import ShadowReport
+
+_LINES = 10_000
+"""Of a log that are held at a time."""
 
 
 def splitter(
@@ -115,15 +119,13 @@ def _rows(store: Path | None, log: Path | None) -> Iterator[dict[str, Any]]:
 
     from abtest.record_tables import table_of
     from abtest.records import Shadow
-    from serving.segments import read_lines, segments
+    from serving.log_tail import Reader
 
     seen: set[str] = set()
     if log is not None:
-        for segment in segments(log):
-            lines = [
-                line.content for line in read_lines(segment.path) if line and line.kind == "shadow"
-            ]
-            for row in table_of(lines, Shadow).to_pylist():
+        lines = (line.content for line in Reader(log).read() if line.kind == "shadow")
+        while some := list(islice(lines, _LINES)):
+            for row in table_of(some, Shadow).to_pylist():
                 seen.add(row["shadow_id"])
                 yield row
     if store is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from abtest.records import Shadow, uuid7
 from querylift.commands.splitting import shadow_report, splitter
+from serving import splitter_app
 from serving.event_log import EventLog
 from tests.serving.live import KEY, FaultyScorer, experiments, logged, served, write
 
@@ -73,6 +75,23 @@ def test_what_was_answered_is_logged_though_the_process_is_killed(tmp_path: Path
             process.kill()
             process.communicate()
     assert {event.query_id for event in logged(tmp_path / "log", "event")} == answered
+
+
+def test_what_was_imported_is_no_garbage_to_look_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = experiments({"champion": "http://127.0.0.1:9", "challenger": "http://127.0.0.1:9"})
+    file = write(tmp_path / "experiments.yaml", content)
+    left: list[int] = []
+    monkeypatch.setattr(splitter_app, "log_as_json", lambda: None)
+    monkeypatch.setattr(
+        splitter_app._Server, "run", lambda self, sockets: left.append(len(gc.get_objects()))
+    )
+    try:
+        splitter_app.serve(splitter_app.Settings(file, tmp_path / "log", KEY, port=0))
+    finally:
+        gc.unfreeze()
+    assert left[0] < 1_000 < len(gc.get_objects())
 
 
 @pytest.mark.parametrize("fault", ["file", "log"])

@@ -217,6 +217,40 @@ def test_after_a_sync_that_failed_nothing_is_promised_any_more(spool: Path) -> N
     assert len(logged(spool)) == 1
 
 
+NO_FILE = """
+import os, resource, sys, time
+from pathlib import Path
+from serving.event_log import EventLog, Spool
+from tests.serving.collecting import event, kept
+looks = 0
+look = os.statvfs
+def counted(path):
+    global looks
+    looks += 1
+    return look(path)
+os.statvfs = counted
+log = EventLog.open(Path(sys.argv[1]), Spool(segment_s=0.05, min_free_bytes=1))
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+log.append(kept(event()))
+time.sleep(2)  # it looks at the clock once a second
+assert looks < 100, looks
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+while not list(Path(sys.argv[1]).glob("*-1.log")):
+    time.sleep(0.01)
+log.close()
+"""
+
+
+def test_a_segment_that_cannot_be_closed_is_tried_again_later_and_not_at_once(
+    spool: Path,
+) -> None:
+    command = [sys.executable, "-c", NO_FILE, str(spool)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(logged(spool)) == 1
+
+
 def test_a_closed_log_refuses(spool: Path) -> None:
     log = EventLog.open(spool, SPOOL)
     log.close()
