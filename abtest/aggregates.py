@@ -22,7 +22,9 @@ from abtest.checks import finite
 FloatArray = NDArray[np.float64]
 
 ROUNDING = 1e-12
-"""Sums of squares are trusted down to this share of themselves after centring."""
+"""Squares are trusted down to this share of what they are the difference of."""
+ROUNDING_PER_UNIT = 2.0**-52
+"""And to this share times the units: databases add number by number, and round each time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,10 @@ class Aggregates:
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns have different lengths: {lengths}")
         count = len(table[0])
-        means = np.array([values.mean() if count else 0.0 for values in table])
+        # a mean of equal values may be off by a rounding, and they would seem to vary
+        means = np.array(
+            [np.clip(x.mean(), x.min(), x.max()) if count else 0.0 for x in table], float
+        )
         centred = np.stack(table) - means[:, None]  # [columns, units]
         return cls(count, tuple(columns), means, centred @ centred.T)
 
@@ -72,10 +77,9 @@ class Aggregates:
     ) -> Aggregates:
         """Aggregates of sums that a database made in one pass.
 
-        Centring sums loses digits: the relative error of a variance is about 1e-16 times
-        (mean / standard deviation)². Where that matters, sum ``x - shift`` with any shift near
-        the mean. A variance under 1e-12 of the mean square cannot be told from rounding and
-        counts as zero.
+        Centring sums loses digits: the relative error of a variance is up to 1e-16 times the
+        units times (mean / standard deviation)². Where that matters, sum ``x - shift`` with any
+        shift near the mean. A variance that cannot be told from rounding counts as zero.
 
         Args:
             count: Units.
@@ -99,7 +103,7 @@ class Aggregates:
         if count == 0:
             return cls(0, names, np.zeros_like(totals), np.zeros_like(raw))
         comoments = raw - np.outer(totals, totals) / count
-        squares, floor = np.diag(comoments), ROUNDING * np.abs(np.diag(raw))
+        squares, floor = np.diag(comoments), rounding(count) * np.diag(raw)
         if np.any(squares < -floor):
             name = names[int(np.argmin(squares + floor))]
             raise ValueError(f"sum of squares of {name!r}: too small for its sum over {count}")
@@ -158,6 +162,11 @@ class Aggregates:
         if name not in self.names:
             raise ValueError(f"column {name!r}: unknown; there are {', '.join(self.names)}")
         return self.names.index(name)
+
+
+def rounding(units: ArrayLike) -> FloatArray:
+    """Share of sums over so many units that differences of them are trusted down to. [as given]"""
+    return np.maximum(ROUNDING, ROUNDING_PER_UNIT * np.asarray(units, float))
 
 
 def pooled_cap(arms: Mapping[str, ArrayLike], probability: float = 0.999) -> float:

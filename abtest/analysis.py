@@ -9,10 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from abtest.checks import shares
-from abtest.decision import Rule
 from abtest.effects import Arms, Looks, effects, ratio_of, segments
-from abtest.gates import arm_gates, metric_gates, sample_ratio_gate, sample_ratio_of
+from abtest.gates import (
+    arm_gates,
+    effective_units_gates,
+    few_units,
+    metric_gates,
+    sample_ratio_gate,
+    sample_ratio_of,
+)
 from abtest.result import Definition, Gate, Provenance, Result, Subject
+from abtest.rule import Rule
 from abtest.user_file import Users, arms_of, parts_of, read_users, sha256_of, with_known
 
 PACKAGES = ("querylift", "numpy", "scipy", "pyarrow", "duckdb", "ibis-framework")
@@ -82,14 +89,20 @@ def analyse_table(
     )
     is_empty = min(arms.counts.values()) < 2
     found = effects(arms, {} if is_empty else definitions, rule.alpha, looks)
+    few = few_units(found.effective_units, definitions, rule)
     parts = {} if is_empty else parts_of(users, weights)
     return Result(
         subject=Subject(
             name=table.path.name, unit=unit, control=arms.control, weights=dict(weights)
         ),
         alpha=rule.alpha,
+        rule=rule,
         verdict=None,
-        gates=(*gates, *metric_gates(found.refused, definitions, found.constant)),
+        gates=(
+            *gates,
+            *effective_units_gates(few, rule),
+            *metric_gates(found.refused, definitions, found.constant),
+        ),
         sample_ratio=ratio,
         metrics=found.effects,
         definitions=dict(definitions),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from abtest.aggregates import Aggregates, FloatArray
-from abtest.stats import Estimate, Ratio, estimate, influence, value
+from abtest.stats import Estimate, Ratio, estimate, influence, spread, value
 
 
 class Cuped(NamedTuple):
@@ -64,14 +64,14 @@ def cuped(arms: Sequence[Aggregates], metric: Ratio, covariates: Sequence[Ratio]
 def _slopes(pooled: Aggregates, metric: Ratio, covariates: Sequence[Ratio]) -> FloatArray:
     """Least squares of the metric's pull on the covariates'. [covariates]"""
     pulls = np.stack([influence(pooled, covariate) for covariate in covariates])
-    spread = pulls @ pooled.covariances @ pulls.T  # [covariates, covariates]
-    shared = pulls @ pooled.covariances @ influence(pooled, metric)  # [covariates]
     # correlations, so that euros and counts weigh alike where covariates repeat one another;
     # one without variance gets no slope
-    scale = np.sqrt(np.diag(spread))
-    scale[scale == 0] = 1.0
-    inverse = np.linalg.pinv(spread / np.outer(scale, scale), rcond=1e-10, hermitian=True)
-    return np.asarray(inverse @ (shared / scale) / scale)
+    sizes = np.sqrt([spread(pooled, pull) for pull in pulls])
+    scale = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    pulls *= scale[:, None]
+    among = pulls @ pooled.covariances @ pulls.T  # [covariates, covariates]
+    shared = pulls @ pooled.covariances @ influence(pooled, metric)  # [covariates]
+    return np.asarray(np.linalg.pinv(among, rcond=1e-10, hermitian=True) @ shared * scale)
 
 
 def _adjust(
@@ -86,6 +86,6 @@ def _adjust(
     values = np.array([value(arm, covariate) for covariate in covariates])
     return Estimate(
         value(arm, metric) - float(theta @ (values - centre)),
-        max(float(pull @ arm.covariances @ pull), 0.0),
+        spread(arm, pull),
         arm.count,
     )

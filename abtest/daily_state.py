@@ -12,22 +12,26 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ibis
 
-from abtest.events import Log, Study, all_files, files, flat_events, flat_queries
+from abtest.events import Log, Study, flat_events, flat_queries, near
+from abtest.store_files import StoreFiles
 from abtest.user_days import (
     day_bots,
     day_deeds,
     day_rows,
     day_totals,
+    deeds_of,
     repeated,
+    shown_in,
     unique,
 )
 
-FORMAT = 1
+FORMAT = 3
 """Of the files; goes up with every change of what is in them."""
 
 PARTS = 16
@@ -39,7 +43,7 @@ _A_DAY = timedelta(days=1)
 
 def update(
     connection: Any,
-    store: Path,
+    store: StoreFiles,
     state: Path,
     study: Study,
     advance: Advance = lambda done, total: None,
@@ -50,7 +54,7 @@ def update(
 
     Args:
         connection: Of ``abtest.events.open_duckdb``.
-        store: Directory of the Parquet files.
+        store: Its Parquet files.
         state: Directory for this study and no other.
         study: The rules.
         advance: Called with days done and days in all.
@@ -63,10 +67,11 @@ def update(
         ValueError: The state is of another study, or the store has other columns.
     """
     _claim(state, study)
-    days = [day for day in study.windows.days if files(store, "events", _near(day))]
+    store.attach(connection)
+    days = [day for day in study.windows.days if store.of("events", near([day]))]
     if not days:
         first, last = study.windows.days[0], study.windows.days[-1]
-        raise FileNotFoundError(f"{store}/events: nothing from {first} to {last}")
+        raise FileNotFoundError(f"{store.url}/events: nothing from {first} to {last}")
     maker, folders = _Maker(connection, store, study), []
     for done, day in enumerate(days):
         advance(done, len(days))
@@ -82,7 +87,8 @@ def part_of(folders: list[Path], name: str, part: int) -> list[str]:
 
 
 def _claim(state: Path, study: Study) -> None:
-    text = json.dumps({"format": FORMAT, "parts": PARTS, **study.settings()}, indent=2)
+    made_by = {"format": FORMAT, "parts": PARTS, "duckdb": version("duckdb")}
+    text = json.dumps(made_by | study.settings(), indent=2)
     state.mkdir(parents=True, exist_ok=True)
     file = state / "study.json"
     if not file.exists():
@@ -99,7 +105,7 @@ class _Maker:
     What changes from day to day is behind the names ``stored_...``.
     """
 
-    def __init__(self, connection: Any, store: Path, study: Study) -> None:
+    def __init__(self, connection: Any, store: StoreFiles, study: Study) -> None:
         self.store = store
         self._connection = connection
         self._study = study
@@ -113,14 +119,15 @@ class _Maker:
         self._store("before", start - reach, start)
         self._store("queries", start, start + _A_DAY)
         sql = self._sql = self._sql or self._plan()
-        duplicates = self._number("duplicates")
+        is_distinct = self.store.is_distinct(near([day]))
+        duplicates = 0 if is_distinct else self._number("duplicates")
         self._name("VIEW", "rows_before", sql["before"])
-        self._name("VIEW", "rows_today", sql["unique_rows" if duplicates else "rows"])
+        self._name("TABLE", "rows_today", sql["unique_rows" if duplicates else "rows"])
         self._name("TABLE", "totals_today", sql["make_totals"])
         for name in ("totals", "deeds"):
             (folder / name).mkdir()
             self._copy(f"SELECT * FROM ({sql[name]}) LIMIT 0", folder / name / "none.parquet")
-            part = f"(md5_number_lower(client_id) % {PARTS})::INTEGER AS part"
+            part = f"(client_id % {PARTS})::INTEGER AS part"
             self._copy(
                 f"SELECT *, {part} FROM ({sql[name]})",
                 folder / name,
@@ -137,9 +144,9 @@ class _Maker:
     def _store(self, name: str, start: datetime, end: datetime) -> None:
         """What the store has between two moments, behind a name."""
         table = "queries" if name == "queries" else "events"
-        first, last = start.date(), end.date()
-        days = [first + n * _A_DAY for n in range(-1, (last - first).days + 2)]
-        found = files(self.store, table, days) or all_files(self.store, table)[:1]
+        last = (end - timedelta(microseconds=1)).date()
+        days = near([start.date(), last])
+        found = self.store.of(table, days) or self.store.one_of(table)
         if found:
             self._connection.raw_sql(
                 f"CREATE OR REPLACE TEMP VIEW stored_{name} AS SELECT * FROM read_parquet({found}) "
@@ -148,7 +155,7 @@ class _Maker:
 
     def _plan(self) -> dict[str, str]:
         table, study = self._connection.table, self._study
-        has_queries = bool(all_files(self.store, "queries"))
+        has_queries = bool(self.store.one_of("queries"))
         queries = flat_queries(table("stored_queries")) if has_queries else None
         events = flat_events(table("stored_events"))
         copies = repeated(events)
@@ -164,7 +171,7 @@ class _Maker:
             "unique_rows": day_rows(Log(unique(events), queries), study),
             "make_totals": totals,
             "totals": today,
-            "deeds": day_deeds(rows, before, study),
+            "deeds": day_deeds(deeds_of(rows), shown_in(rows).union(shown_in(before)), study),
             "bots": day_bots(today, rows, study),
             "without_client": rows.filter(rows.client_id.isnull(), rows.is_event).count(),
             "experiments": met.select(
@@ -202,13 +209,9 @@ def _updated(maker: _Maker, state: Path, day: date) -> Path:
     return folder
 
 
-def _sources(store: Path, day: date) -> list[tuple[str, int, int]]:
-    tables = ("events", "queries")
-    found = [Path(file) for table in tables for file in files(store, table, _near(day))]
-    facts = [(file, file.stat()) for file in found]
-    return [(str(file.relative_to(store)), it.st_size, it.st_mtime_ns) for file, it in facts]
-
-
-def _near(day: date) -> list[date]:
-    """Folders where rows of a day may be: what is identified may be a day off."""
-    return [day - _A_DAY, day, day + _A_DAY]
+def _sources(store: StoreFiles, day: date) -> list[tuple[str, int, str]]:
+    return [
+        (file, fact.size, fact.version)
+        for table in ("events", "queries")
+        for file, fact in store.facts(table, near([day])).items()
+    ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from abtest.aggregates import FloatArray
+from abtest.aggregates import FloatArray, rounding
 from abtest.checks import between, shares
 from abtest.effects import ratio_of
 from abtest.result import Definition
@@ -127,16 +127,15 @@ def adjusted_values(
 ) -> list[Values]:
     """``abtest.cuped.cuped``, for many deals."""
     pooled = _pooled(*arms)
-    spread = pooled.comoments
-    pulls = np.stack([pull_of(pooled, table, each) for each in covariates], axis=1)
-    among = np.einsum("dci,dij,dkj->dck", pulls, spread, pulls)
-    shared = np.einsum("dci,dij,dj->dc", pulls, spread, pull_of(pooled, table, table.metric))
-    scale = np.sqrt(np.einsum("dcc->dc", among))
-    scale[scale == 0] = 1.0
-    inverse = np.linalg.pinv(
-        among / (scale[:, :, None] * scale[:, None, :]), rcond=1e-10, hermitian=True
-    )
-    theta = np.einsum("dck,dk->dc", inverse, shared / scale) / scale
+    before = [pull_of(pooled, table, each) for each in covariates]
+    sizes = np.sqrt(np.stack([_squares(pooled, pull) for pull in before], axis=1))
+    scale = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)  # [deals, covariates]
+    pulls = np.stack(before, axis=1) * scale[:, :, None]
+    among = np.einsum("dci,dij,dkj->dck", pulls, pooled.comoments, pulls)
+    own_pull = pull_of(pooled, table, table.metric)
+    shared = np.einsum("dci,dij,dj->dc", pulls, pooled.comoments, own_pull)
+    inverse = np.linalg.pinv(among, rcond=1e-10, hermitian=True)
+    theta = np.einsum("dck,dk->dc", inverse, shared) * scale
     centre = np.stack([_value(pooled, table, each) for each in covariates], axis=1)
     found = []
     for arm, each in zip(arms, plain, strict=True):
@@ -181,6 +180,12 @@ def pull_of(arm: Moments, table: UserTable, metric: Ratio) -> FloatArray:
 
 def values_of(arm: Moments, table: UserTable, pull: FloatArray) -> Values:
     """The metric of an arm; ``pull`` is that of each column on it. [deals, columns]"""
-    variance = np.einsum("di,dij,dj->d", pull, arm.comoments, pull) / (arm.units - 1)
-    value = _value(arm, table, table.metric)
-    return Values(value, np.maximum(variance, 0.0) / arm.units, arm.units)
+    variance = _squares(arm, pull) / (arm.units - 1)
+    return Values(_value(arm, table, table.metric), variance / arm.units, arm.units)
+
+
+def _squares(arm: Moments, pull: FloatArray) -> FloatArray:
+    """``abtest.stats.spread`` times units - 1. [deals]"""
+    squares = np.einsum("di,dij,dj->d", pull, arm.comoments, pull)
+    size = np.einsum("di,dij,dj->d", np.abs(pull), np.abs(arm.comoments), np.abs(pull))
+    return np.where(squares > rounding(arm.units) * size, squares, 0.0)

@@ -7,32 +7,10 @@ non-inferior in every guardrail and has made nothing worse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
-
-from msgspec import Meta, Struct
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from abtest.result import Decision, Definition, Effect, Gate, Verdict
-
-Share = Annotated[float, Meta(gt=0, lt=1)]
-
-
-class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must hold before numbers are believed, and how sure one wants to be."""
-
-    alpha: Share = 0.05
-    """Two-sided, of each family of tests."""
-    min_days: Annotated[int, Meta(ge=1)] = 7
-    """Full ones: shoppers of a Sunday are not those of a Monday."""
-    min_sample_ratio_pvalue: Share = 0.001
-    max_crossover: Share = 0.01
-    """Share of users who met more than one variant."""
-    max_stale_hours: Annotated[float, Meta(gt=0)] = 24
-    """From the last event to the end of what is looked at."""
-    max_dropped: Share = 0.01
-    """Share of events that are duplicates, late or of bots: more is worth a look."""
-    min_users: Annotated[int, Meta(ge=2)] = 100
-    """In each arm. Below, effects are not normal; amounts want thousands."""
 
 
 class _Judged(NamedTuple):
@@ -51,17 +29,19 @@ def decide(
     definitions: Mapping[str, Definition],
     gates: Sequence[Gate],
     days_left: int,
+    few: Collection[str] = (),
 ) -> Verdict:
     """The verdict on all treatments together: the best that any of them deserves.
 
     A gate that stops decides alone. Too few days are the exception: harm is believed at once,
-    since guardrails are watched by a method that allows for it.
+    since guardrails are watched by a method that allows for it. That method wants enough units.
 
     Args:
         effects: By metric and treatment.
         definitions: Of the metrics.
         gates: All of them, passed or not.
         days_left: Of the plan.
+        few: Metrics of too few effective units: nothing is stopped for their harm.
     """
     stopping = [gate for gate in gates if gate.status == "stop"]
     other = [gate for gate in stopping if gate.name != "days"]
@@ -72,7 +52,12 @@ def decide(
         return Verdict(decision="hold", variant=None, sentence=sentence, reasons=reasons)
     judged = {
         variant: _judge(
-            variant, {m: effects[m][variant] for m in effects}, definitions, days_left, stopping
+            variant,
+            {m: effects[m][variant] for m in effects},
+            definitions,
+            days_left,
+            stopping,
+            few,
         )
         for variant in variants
     }
@@ -113,6 +98,7 @@ def _judge(
     definitions: Mapping[str, Definition],
     days_left: int,
     too_early: Sequence[Gate],
+    few: Collection[str],
 ) -> _Judged:
     roles = {metric: definitions[metric].role for metric in effects}
     won = [m for m, e in effects.items() if roles[m] == "primary" and e.is_better]
@@ -122,13 +108,14 @@ def _judge(
     told = {metric: told_effect(metric, effects[metric]) for metric in effects}
     reasons = (
         *(f"{told[m]}: better" for m in won),
-        *(f"{told[m]}: worse" for m in lost),
+        *(f"{told[m]}: worse{' so far, of few users' if m in few else ''}" for m in lost),
         *(f"{told[m]}: not shown to be within its margin" for m in open_),
         *(["no primary metric is shown to be better"] if not won else []),
     )
     gain = " and ".join(told[m] for m in won)
     harm = " and ".join(told[m] for m in lost)
-    serious = [m for m in lost if roles[m] != "other"]
+    serious = [m for m in lost if roles[m] != "other" and m not in few]
+    doubtful = [m for m in lost if m in few]
     if serious and (not won or too_early):
         return _Judged("stop", f"Stop {variant}: {harm}.", reasons)
     if too_early:
@@ -142,11 +129,12 @@ def _judge(
         guarded = any(role == "guardrail" for role in roles.values())
         rest = ", and every guardrail is within its margin" if guarded else ""
         return _Judged("ship", f"Ship {variant}: {gain}{rest}.", reasons)
-    missing = (
-        f"{gain}, but {' and '.join(open_)} may be worse than allowed"
-        if won
-        else "no primary metric is shown to be better"
-    )
+    if doubtful:
+        missing = f"{' and '.join(told[m] for m in doubtful)}, but of too few users to believe it"
+    elif won:
+        missing = f"{gain}, but {' and '.join(open_)} may be worse than allowed"
+    else:
+        missing = "no primary metric is shown to be better"
     if days_left > 0:
         return _Judged("extend", f"Go on for {_days(days_left)}: {missing} so far.", reasons)
     return _Judged("hold", f"Keep the control: {missing}.", reasons)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -21,10 +22,17 @@ from abtest.stats import (
     Estimate,
     Ratio,
     compare,
+    effective_units,
     estimate,
     intervals,
     non_inferior,
+    normal_statistic,
+    student_bound,
 )
+
+_ALIKE = 1e-6
+"""Values of arms, relative to each other, that are one: the root of ``abtest.aggregates.ROUNDING``,
+since sums keep squares."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,16 @@ class Effects(NamedTuple):
     """Metric to the reason: no variance, a denominator of 0."""
     constant: frozenset[str]
     """Of these the ones that are the same for all users of all variants."""
+    effective_units: dict[str, float]
+    """Of each metric in ``effects`` that is a sum, in the arm that has fewest:
+    ``abtest.stats.effective_units``."""
 
 
-class _Critical(NamedTuple):
-    """How far an interval reaches, and the p-value that agrees with it."""
+class _Bound(NamedTuple):
+    """How far a normal statistic is from 0 where it is significant, and the p-value that agrees."""
 
     method: Method
-    critical: float
+    bound: float
     pvalue: float
 
 
@@ -103,7 +114,10 @@ def effects(
             found[metric] = _of_metric(metric, definition, arms, alpha, looks)
         except ValueError as error:
             refused[metric] = str(error)
-    constant = frozenset(m for m in refused if _is_constant(m, definitions[m], arms))
+    constant = {m: _constant(m, definitions[m], arms) for m in refused}
+    constant = {metric: value for metric, value in constant.items() if value is not None}
+    for metric, value in constant.items():
+        refused[metric] = f"{value:g} for all users of all variants: nothing to test"
     for role in ("primary", "other"):
         family = {
             (metric, variant): effect
@@ -116,7 +130,9 @@ def effects(
             for ((metric, variant), effect), pvalue in zip(family.items(), adjusted, strict=True):
                 better = definitions[metric].is_higher_better
                 found[metric][variant] = _adjusted(effect, pvalue, alpha, better)
-    return Effects(found, refused, constant)
+    units = {metric: _effective_units(definitions[metric], arms) for metric in found}
+    effective = {metric: value for metric, value in units.items() if value is not None}
+    return Effects(found, refused, frozenset(constant), effective)
 
 
 def segments(
@@ -163,8 +179,8 @@ def comparisons(
     Raises:
         ValueError: No variance, a denominator of 0, fewer than two users in an arm.
     """
-    plain = _plain(metric, definition, arms)
-    used = _without_noise(definition, arms)[0] if definition.covariates else plain
+    quieter = _without_noise(definition, arms)
+    used = quieter[0] if quieter else _plain(metric, definition, arms)
     treatments = list(used)[1:]
     return {variant: compare(used[arms.control], used[variant], alpha) for variant in treatments}
 
@@ -188,30 +204,40 @@ def _of_metric(
     metric: str, definition: Definition, arms: Arms, alpha: float, looks: Looks | None
 ) -> dict[str, Effect]:
     plain = _plain(metric, definition, arms)
-    saved = _without_noise(definition, arms)[1] if definition.covariates else None
+    quieter = _without_noise(definition, arms)
     found = {}
     for variant, compared in comparisons(metric, definition, arms, alpha).items():
         noise = None
-        if saved is not None:
+        if quieter:
             before = compare(plain[arms.control], plain[variant], alpha)
             noise = Cuped(
-                variance_saved=saved,
+                variance_saved=quieter[1],
                 effect=before.effect,
                 se=before.std_error,
                 pvalue=before.pvalue,
             )
-        found[variant] = _effect(
-            compared, definition, _critical(compared, definition, looks), noise
-        )
+        found[variant] = _effect(compared, definition, _bound(compared, definition, looks), noise)
     return found
 
 
-def _is_constant(metric: str, definition: Definition, arms: Arms) -> bool:
+def _effective_units(definition: Definition, arms: Arms) -> float | None:
+    if definition.probability is not None:
+        return None
+    ratio = Ratio(definition.numerator, definition.denominator)
+    return min(effective_units(arm, ratio) for arm in arms.aggregates.values())
+
+
+def _constant(metric: str, definition: Definition, arms: Arms) -> float | None:
+    """The value that all users of all variants have, if they do."""
     try:
-        plain = _plain(metric, definition, arms).values()
+        plain = list(_plain(metric, definition, arms).values())
     except ValueError:
-        return False
-    return len({each.value for each in plain}) == 1 and not any(each.variance for each in plain)
+        return None
+    first = plain[0].value
+    is_it = all(
+        not each.variance and math.isclose(each.value, first, rel_tol=_ALIKE) for each in plain
+    )
+    return first if is_it else None
 
 
 def _plain(metric: str, definition: Definition, arms: Arms) -> dict[str, Estimate]:
@@ -224,9 +250,17 @@ def _plain(metric: str, definition: Definition, arms: Arms) -> dict[str, Estimat
     }
 
 
-def _without_noise(definition: Definition, arms: Arms) -> tuple[dict[str, Estimate], float]:
+def _without_noise(definition: Definition, arms: Arms) -> tuple[dict[str, Estimate], float] | None:
+    """By covariates that every arm has something of, with the variance saved; None without any."""
     ratio = Ratio(definition.numerator, definition.denominator)
-    covariates = [ratio_of(text) for text in definition.covariates]
+    covariates = [
+        covariate
+        for covariate in map(ratio_of, definition.covariates)
+        if covariate.denominator is None
+        or all(arm.mean(covariate.denominator) for arm in arms.aggregates.values())
+    ]
+    if not covariates:
+        return None
     adjusted = cuped(list(arms.aggregates.values()), ratio, covariates)
     estimates = [_scaled(each, definition.scale) for each in adjusted.estimates]
     return dict(zip(arms.aggregates, estimates, strict=True)), adjusted.variance_saved
@@ -236,31 +270,31 @@ def _scaled(measured: Estimate, scale: float) -> Estimate:
     return Estimate(measured.value * scale, measured.variance * scale**2, measured.units)
 
 
-def _critical(compared: Comparison, definition: Definition, looks: Looks | None) -> _Critical:
+def _bound(compared: Comparison, definition: Definition, looks: Looks | None) -> _Bound:
     alpha = compared.alpha
     if looks is None:
-        critical = float(distributions.t.isf(alpha / 2, compared.df))
-        return _Critical("fixed", critical, compared.pvalue)
+        return _Bound("fixed", float(distributions.norm.isf(alpha / 2)), compared.pvalue)
+    statistic = normal_statistic(compared)
     if definition.role == "guardrail" or not looks.fractions:
         units = compared.control.units + compared.treatment.units
-        return _Critical(
+        tuned = looks.tuned_units
+        return _Bound(
             "confidence-sequence",
-            confidence_sequences.critical(units, looks.tuned_units, alpha),
-            confidence_sequences.always_valid_pvalue(
-                compared.statistic, units, looks.tuned_units, alpha
-            ),
+            confidence_sequences.critical(units, tuned, alpha),
+            confidence_sequences.always_valid_pvalue(statistic, units, tuned, alpha),
         )
     # what the earlier looks said does not change the interval of this one
-    statistics = [0.0] * (len(looks.fractions) - 1) + [compared.statistic]
+    statistics = [0.0] * (len(looks.fractions) - 1) + [statistic]
     test = sequential_test(statistics, looks.fractions, alpha, is_final=looks.is_final)
-    return _Critical("group-sequential", test.bound, test.repeated_pvalue)
+    return _Bound("group-sequential", test.bound, test.repeated_pvalue)
 
 
 def _effect(
-    compared: Comparison, definition: Definition, at: _Critical, noise: Cuped | None
+    compared: Comparison, definition: Definition, at: _Bound, noise: Cuped | None
 ) -> Effect:
     control, treatment = compared.control, compared.treatment
-    reach = intervals(control, treatment, at.critical)
+    reach = intervals(control, treatment, at.bound)
+    critical = student_bound(at.bound, compared.df)
     return Effect(
         control=control.value,
         treatment=treatment.value,
@@ -275,10 +309,10 @@ def _effect(
         n_control=control.units,
         n_treatment=treatment.units,
         method=at.method,
-        critical=at.critical,
+        critical=critical,
         **_verdict(at.pvalue, compared.alpha, compared.effect, definition.is_higher_better),
         mde=_mde(compared),
-        non_inferior=_within_margin(compared, definition, at.critical),
+        non_inferior=_within_margin(compared, definition, critical),
         cuped=noise,
     )
 

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ibis
 from ibis.expr.datatypes import Timestamp
+
+from abtest.store_files import StoreFiles
 
 MEMORY = "640MB"
 """For DuckDB; more goes to the disk. Python and what it loads come on top."""
@@ -28,6 +29,7 @@ _EVENT_COLUMNS = {
     "application": "application",
     "query_id": "query_id",
     "client_id": "client_id",
+    "client_check": "client_id",
     "item_id": "event_attributes.object.object_id",
     "experiment_id": "event_attributes.experiment.experiment_id",
     "phase": "event_attributes.experiment.phase",
@@ -41,11 +43,13 @@ _EVENT_COLUMNS = {
 _QUERY_COLUMNS = {
     "at": "timestamp",
     "client_id": "client_id",
+    "client_check": "client_id",
     "n_items": "query_attributes.n_items",
     "latency_ms": "query_attributes.latency_ms",
     "is_fallback": "query_attributes.is_fallback",
 }
 _MOMENTS = ("at", "received_at")
+_IDS = ("client_id", "client_check", "query_id", "item_id", "order_id")
 _A_DAY = timedelta(days=1)
 
 
@@ -144,7 +148,12 @@ class Study:
 
 
 class Log(NamedTuple):
-    """Events and queries, one column a field. Moments are UTC, without a zone."""
+    """Events and queries, one column a field.
+
+    Moments are UTC, without a zone. Ids of clients, queries, items and orders are numbers: see
+    ``hashed``. ``client_check`` is another number of the client: if one ``client_id`` has two of
+    them, it stands for two clients.
+    """
 
     events: Any
     queries: Any | None
@@ -187,37 +196,42 @@ def open_duckdb(memory: str = MEMORY) -> Iterator[Any]:
             connection.disconnect()
 
 
-def read_log(connection: Any, store: Path, days: list[date]) -> Log:
+def read_log(connection: Any, store: StoreFiles, days: list[date]) -> Log:
     """The rows of a store whose moment is in ``days``, on any engine.
 
     Raises:
-        FileNotFoundError: The store has no events at all.
+        FileNotFoundError: The store has no events near these days.
         ValueError: A column is missing, or moments have no zone.
     """
-    if not all_files(store, "events"):
-        raise FileNotFoundError(f"{store}/events: no Parquet files, want those that were shipped")
+    if not store.of("events", near(days)):
+        raise FileNotFoundError(f"{store.url}/events: nothing from {min(days)} to {max(days)}")
     start = datetime(min(days).year, min(days).month, min(days).day)
     end = datetime(max(days).year, max(days).month, max(days).day) + _A_DAY
 
     def read(table: str) -> Any:
-        return _between(connection.read_parquet(f"{store}/{table}/date=*/*.parquet"), start, end)
+        return _between(scan(connection, store, table, near(days)), start, end)
 
-    queries = flat_queries(read("queries")) if all_files(store, "queries") else None
-    return Log(flat_events(read("events")), queries)
-
-
-def files(store: Path, table: str, days: list[date]) -> list[str]:
-    """Parquet files of a table, of these days."""
-    return [
-        str(file)
-        for day in days
-        for file in sorted((store / table / f"date={day.isoformat()}").glob("*.parquet"))
-    ]
+    has_queries = bool(store.of("queries", near(days)))
+    return Log(flat_events(read("events")), flat_queries(read("queries")) if has_queries else None)
 
 
-def all_files(store: Path, table: str) -> list[str]:
-    """Parquet files of a table."""
-    return [str(file) for file in sorted((store / table).glob("date=*/*.parquet"))]
+def scan(connection: Any, store: StoreFiles, table: str, days: list[date]) -> Any:
+    """A table of the store as its files of some days have it, on any engine."""
+    if connection.name != "duckdb":
+        there = [f"date={day}" for day in days if store.of(table, [day])]
+        return connection.read_parquet(f"{store.url}/{table}/{{{','.join(there)}}}/*.parquet")
+    store.attach(connection)
+    # Ibis's own would load an extension for S3, which fsspec reads already
+    name = ibis.util.gen_name("stored")
+    files = store.of(table, days)
+    connection.raw_sql(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({files})")
+    return connection.table(name)
+
+
+def near(days: list[date]) -> list[date]:
+    """Days whose folders may have rows of some days: what is identified may be a day off."""
+    first, last = min(days) - _A_DAY, max(days) + _A_DAY
+    return [first + n * _A_DAY for n in range((last - first).days + 1)]
 
 
 def _between(table: Any, start: datetime, end: datetime) -> Any:
@@ -242,13 +256,36 @@ def _flat(table: Any, columns: Mapping[str, str], name: str) -> Any:
             if value.type().timezone is None and engine == "duckdb":
                 raise ValueError(f"{name}.{path}: moments without a zone, want UTC")
             value = _in_utc(value, engine)
-        flat[column] = value
+        if column == "client_check":
+            value = value.reverse()
+        flat[column] = hashed(value, engine) if column in _IDS else value
     return table.select(**flat)
 
 
 def _in_utc(moment: Any, engine: str) -> Any:
     # DuckDB's own cast asks a calendar for each row, which takes longer than all else
     return _make_timestamp(_epoch_us(moment)) if engine == "duckdb" else moment.cast("timestamp")
+
+
+def hashed(id_: Any, engine: str) -> Any:
+    """An id as a number of 64 bits, by the engine's own hash; nothing stays nothing.
+
+    Numbers are joined and grouped in a third of the time of texts, and a third of the memory. Two
+    of five million clients have the same number once in a million logs, which is refused: see
+    ``Log``.
+    """
+    number = _hash(id_) if engine == "duckdb" else _xxhash64(id_)
+    return ibis.ifelse(id_.isnull(), ibis.null(), number)
+
+
+@ibis.udf.scalar.builtin(name="hash", signature=(("string",), "uint64"))
+def _hash(text):  # type: ignore[no-untyped-def]
+    """DuckDB's."""
+
+
+@ibis.udf.scalar.builtin(name="xxhash64", signature=(("string",), "int64"))
+def _xxhash64(text):  # type: ignore[no-untyped-def]
+    """Spark's."""
 
 
 @ibis.udf.scalar.builtin(name="epoch_us", signature=((Timestamp("UTC"),), "int64"))

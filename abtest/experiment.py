@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from abtest.assignment import BUCKETS, check_unit_id
 from abtest.findings import faults
+from abtest.rule import Rule
 from abtest.yaml_file import read_yaml, to_type
 
 # in a pattern, $ alone would take a line break at the end
@@ -117,6 +118,9 @@ class Experiment(Part, frozen=True, kw_only=True):
     shadow: Shadow | None = None
     primary: Annotated[tuple[Name, ...], Meta(min_length=1, description="Metrics that decide.")]
     guardrails: dict[Name, Guardrail] = {}
+    decision: Annotated[
+        Rule, Meta(description="Thresholds of the analysis; what is left out is the default.")
+    ] = Rule()
 
     def __post_init__(self) -> None:
         for unit_id in self.forced:

@@ -11,10 +11,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import ibis
+
 from abtest import over_time
 from abtest.daily_state import PARTS, part_of
 from abtest.effects import Arms
-from abtest.events import Study, files, read_log
+from abtest.events import Study, read_log, scan
 from abtest.experiment import Experiment
 from abtest.funnel import Funnel, check, funnel, tally
 from abtest.metrics import METRICS, metric
@@ -22,9 +24,14 @@ from abtest.moments import cap, columns_of, latencies, moments
 from abtest.quantiles import quantile_estimate
 from abtest.result import Definition, Role
 from abtest.stats import Estimate, Ratio
+from abtest.store_files import StoreFiles
 from abtest.user_days import Days
 from abtest.user_rows import seen_users, user_rows, without_bots
 
+NO_CURRENCY = "no currency"
+"""Of an amount whose currency the log does not name."""
+_MONEY = "money"
+"""In units of metrics, whatever the currency."""
 _PART = "application"
 
 
@@ -34,7 +41,7 @@ class ExperimentLog:
     def __init__(
         self,
         connection: Any,
-        store: Path,
+        store: StoreFiles,
         experiment: Experiment,
         study: Study,
         folders: list[Path],
@@ -44,19 +51,21 @@ class ExperimentLog:
 
         Args:
             connection: Of ``abtest.events.open_duckdb``.
-            store: Directory of the Parquet files.
+            store: Its Parquet files.
             experiment: Its variants and metrics.
             study: The rules.
             folders: Of all days, those of the pre-period among them.
             days: That are looked at, from the start on.
 
         Raises:
-            ValueError: The log would give misleading numbers: see ``abtest.funnel.check``.
+            ValueError: The log would give misleading numbers: see ``abtest.funnel.check``; or
+                moments without a zone.
         """
         self._connection = connection
         self._store = store
         self.study = study
         self.days = days
+        self._check_zones()
         self.weights = {name: one.weight for name, one in experiment.variants.items()}
         read = [folder for folder in folders if folder.name[:10] <= days[-1].isoformat()]
         self._days = read_days(connection, read)
@@ -71,7 +80,13 @@ class ExperimentLog:
         everybody = user_rows(self.seen, self._shoppers, study)
         self.rows = self._made("kept_users", connection.compile(everybody))
         self.funnel = self._funnel(read)
-        self.definitions = definitions(experiment, self.rows, has_pre=study.windows.pre_days > 0)
+        self.currencies = self._currencies()
+        self.definitions = definitions(
+            experiment,
+            self.rows,
+            has_pre=study.windows.pre_days > 0,
+            currencies=self.currencies,
+        )
 
     def counts(self) -> dict[str, int]:
         """Users of each variant."""
@@ -134,7 +149,7 @@ class ExperimentLog:
 
     def models(self) -> tuple[dict[str, dict[str, int]], int]:
         """Who answered each variant, and the newest experiment file that the log knows of."""
-        table = self._connection.read_parquet(files(self._store, "events", self.days))
+        table = scan(self._connection, self._store, "events", self.days)
         inside = table.event_attributes["experiment"]
         names = ("variant", "model_version", "config_version", "experiment_id", "phase")
         table = table.mutate(**{name: inside[name] for name in names})
@@ -151,17 +166,31 @@ class ExperimentLog:
         for row in found.order_by("variant", "model_version").to_pyarrow().to_pylist():
             answered = models.setdefault(row["variant"], {})
             answered[row["model_version"] or "unknown"] = row["exposures"]
-            logged = max(logged, row["config_version"])
+            logged = max(logged, row["config_version"] or 0)
         return models, logged
 
     def sha256(self) -> str:
         """Of the names and sizes of the store's files of these days."""
         sizes = [
-            f"{Path(file).relative_to(self._store)} {Path(file).stat().st_size}"
+            f"{file} {fact.size}"
             for table in ("events", "queries")
-            for file in files(self._store, table, self.days)
+            for file, fact in self._store.facts(table, self.days).items()
         ]
         return hashlib.sha256("\n".join(sizes).encode()).hexdigest()
+
+    def _check_zones(self) -> None:
+        """Refuse files whose moments have no zone: beside others they would be taken for UTC."""
+        found = self._store.of("events", self.study.windows.days)
+        naive = self._connection.raw_sql(
+            f"SELECT min(file_name), count(DISTINCT file_name) FROM parquet_schema({found}) "
+            "WHERE name IN ('timestamp', 'received_at') "
+            "AND logical_type NOT LIKE '%isAdjustedToUTC=1%'"
+        ).fetchone()
+        if naive[1]:
+            raise ValueError(
+                f"{naive[0]}: moments without a zone, and so in {naive[1]:,} of {len(found):,} "
+                "files; want UTC"
+            )
 
     def _made(self, name: str, sql: str) -> Any:
         """A table of the rows that a query has now."""
@@ -185,14 +214,22 @@ class ExperimentLog:
         logs = [json.loads((folder / "counts.json").read_text()) for folder in folders]
         counts = tally(self._days, self._shoppers, self.seen, self.rows).to_pyarrow().to_pylist()
         tallied = Counter({name: int(count or 0) for name, count in counts[0].items()})
-        money = self._days.deeds.filter(self._days.deeds.currency.notnull())
-        currencies = money.select("currency").distinct().to_pyarrow()["currency"].to_pylist()
         known = {name for log in logs for name in log["experiments"]}
-        check(tallied, known, set(currencies), self.study)
+        # currencies are a gate: those of other users do no harm, and clicks can still be compared
+        check(tallied, known, set(), self.study)
         duplicates, nobody = (
             sum(log[name] for log in logs) for name in ("duplicates", "without_client")
         )
         return funnel(tallied, duplicates, nobody)
+
+    def _currencies(self) -> dict[str, int]:
+        """Amounts of the users, by currency, the most frequent first."""
+        deeds = self._shoppers.deeds
+        money = deeds.filter(deeds.amount.notnull()).semi_join(self.rows, "client_id")
+        currency = money.currency.fill_null(NO_CURRENCY)
+        found = money.group_by(currency=currency).aggregate(amounts=money.count())
+        rows = found.order_by([ibis.desc("amounts"), "currency"]).to_pyarrow().to_pylist()
+        return {row["currency"]: int(row["amounts"]) for row in rows}
 
     def _quantile(self, definition: Definition, probability: float) -> dict[str, Estimate]:
         log = read_log(self._connection, self._store, self.days)
@@ -208,13 +245,16 @@ class ExperimentLog:
         }
 
 
-def definitions(experiment: Experiment, rows: Any, *, has_pre: bool) -> dict[str, Definition]:
+def definitions(
+    experiment: Experiment, rows: Any, *, has_pre: bool, currencies: Collection[str] = ()
+) -> dict[str, Definition]:
     """Primaries, guardrails, and what else the table of metrics has.
 
     Args:
         experiment: What is primary and what a guardrail.
         rows: User rows, for caps.
         has_pre: There is a pre-period for covariates.
+        currencies: Of the amounts. Of several there is no sum: metrics in money are left out.
 
     Raises:
         ValueError: A metric that is unknown, or primary and guardrail at once.
@@ -228,14 +268,29 @@ def definitions(experiment: Experiment, rows: Any, *, has_pre: bool) -> dict[str
         if one.quantile is None:
             roles.setdefault(name, "other")
     margins = {name: guardrail.margin for name, guardrail in experiment.guardrails.items()}
+    currency = next(iter(currencies), NO_CURRENCY)
     return {
-        name: definition(name, role, rows, margin=margins.get(name), has_pre=has_pre)
+        name: definition(
+            name, role, rows, margin=margins.get(name), has_pre=has_pre, currency=currency
+        )
         for name, role in roles.items()
+        if len(currencies) < 2 or not is_money(name)
     }
 
 
+def is_money(name: str) -> bool:
+    """Whether a metric is in units of a currency."""
+    return metric(name).unit.startswith(_MONEY)
+
+
 def definition(
-    name: str, role: Role, rows: Any, *, margin: float | None = None, has_pre: bool = False
+    name: str,
+    role: Role,
+    rows: Any,
+    *,
+    margin: float | None = None,
+    has_pre: bool = False,
+    currency: str = NO_CURRENCY,
 ) -> Definition:
     """A metric of the table, as results have it.
 
@@ -252,7 +307,7 @@ def definition(
         scale=one.scale,
         cap=None if column == one.numerator else cap(rows, column),
         probability=one.quantile,
-        unit=one.unit,
+        unit=one.unit if currency == NO_CURRENCY else one.unit.replace(_MONEY, currency),
         is_higher_better=one.better == "higher",
         text=one.definition,
         margin=margin,

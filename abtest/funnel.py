@@ -61,9 +61,15 @@ def tally(days: Days, shoppers: Days, seen: Any, rows: Any) -> Any:
     money = days.deeds.filter(days.deeds.action != "click")
     # comparisons with NaN hold on one engine and fail on another
     is_odd = money.amount.isnan() | money.amount.isinf() | money.amount.isnull()
+    clients = days.totals.group_by("client_id").aggregate(
+        rows=days.totals["rows"].sum(),
+        is_shared=days.totals.check.min() != days.totals.last_check.max(),
+    )
     tables = [
-        days.totals.aggregate(
-            clients=days.totals.client_id.nunique(), with_client=days.totals["rows"].sum()
+        clients.aggregate(
+            clients=clients.count(),
+            with_client=clients["rows"].sum(),
+            shared_numbers=clients.count(where=clients.is_shared),
         ),
         seen.aggregate(
             exposed_users=seen.count(),
@@ -87,9 +93,11 @@ def check(tallied: Counter[str], experiments: set[str], currencies: set[str], st
     """Refuse a log that would give misleading numbers.
 
     Raises:
-        ValueError: No exposure to this phase of the experiment, amounts in several currencies,
-            or an amount that has the wrong sign, is infinite or missing.
+        ValueError: Clients that have the same number, no exposure to this phase of the
+            experiment, amounts in several currencies, or an amount that has the wrong sign, is
+            infinite or missing.
     """
+    check_numbers(tallied["shared_numbers"])
     met = f"{study.experiment_id}/{study.phase}"
     if met not in experiments:
         known = ", ".join(sorted(experiments)) or "none"
@@ -99,6 +107,19 @@ def check(tallied: Counter[str], experiments: set[str], currencies: set[str], st
     for action, want in (("pay", "0 or more"), ("refund", "0 or less")):
         if bad := tallied[f"bad_{action}"]:
             raise ValueError(f"{bad:,} amounts of {action}: want finite numbers, {want}")
+
+
+def check_numbers(shared: int) -> None:
+    """Refuse a log in which two clients would be one user.
+
+    Raises:
+        ValueError: Some number stands for several clients.
+    """
+    if shared:
+        raise ValueError(
+            f"client ids: {shared:,} of their numbers of 64 bits stand for two clients or more, "
+            "want none: these users cannot be told apart"
+        )
 
 
 def funnel(tallied: Counter[str], duplicates: int, without_client: int) -> Funnel:

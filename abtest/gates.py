@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from typing import Literal
 
-from abtest.decision import Rule
 from abtest.result import Definition, Gate, SampleRatio, number
+from abtest.rule import Rule
 from abtest.sample_ratio import sample_ratio
+
+_EXPECTED = 10
+"""Users of a variant below which chi-square says too much: p < 0.001 up to four times as often."""
+_LOOKS = 30
+"""That chi-square is raised for by Bonferroni's method: a month of days. Looks hang together, so it
+is enough for longer experiments too."""
 
 
 def sample_ratio_of(
@@ -60,27 +67,41 @@ def arm_gates(
 
 
 def sample_ratio_gate(found: SampleRatio, rule: Rule) -> Gate:
-    """Users fell to the variants as configured."""
-    threshold = rule.min_sample_ratio_pvalue
+    """Users fell to the variants as configured.
+
+    Where one looks every day the sequential p-value allows for that. It is slow where users are
+    few, so chi-square, raised for as many looks, is heard beside it.
+    """
     if found.pvalue is None:
         return Gate(name="sample_ratio", status="stop", message="no users in any variant")
     each = ", ".join(
         f"{variant} {n:,} of {found.expected[variant]:,.0f} expected"
         for variant, n in found.counts.items()
     )
-    is_fine = found.pvalue >= threshold
-    message = (
-        f"users are as the weights say ({each}; p = {found.pvalue:.3g})"
-        if is_fine
-        else f"users are not as the weights say ({each}; p = {found.pvalue:.2g}): something loses "
-        "or moves them, so arms do not compare"
-    )
+    is_few = min(users for users in found.expected.values() if users) < _EXPECTED
+    pvalue = 1.0 if is_few else found.pvalue
+    if found.sequential_pvalue is not None:
+        pvalue = min(found.sequential_pvalue, _LOOKS * pvalue)
+    status: Literal["pass", "warn", "stop"] = "pass"
+    message = f"users are as the weights say ({each}; p = {pvalue:.3g})"
+    if pvalue < rule.min_sample_ratio_pvalue:
+        status = "stop"
+        message = (
+            f"users are not as the weights say ({each}; p = {pvalue:.2g}): something loses or "
+            "moves them, so arms do not compare"
+        )
+    elif is_few:
+        status = "warn"
+        message = (
+            f"users are too few to tell whether they are as the weights say ({each}); want "
+            f"{_EXPECTED} expected or more of each variant"
+        )
     return Gate(
         name="sample_ratio",
-        status="pass" if is_fine else "stop",
+        status=status,
         message=message,
-        value=found.pvalue,
-        threshold=threshold,
+        value=pvalue,
+        threshold=rule.min_sample_ratio_pvalue,
     )
 
 
@@ -175,6 +196,26 @@ def quality_gates(rows: Mapping[str, int], rule: Rule) -> list[Gate]:
     ]
 
 
+def currency_gates(currencies: Mapping[str, int], deciding: Collection[str]) -> list[Gate]:
+    """Amounts of one currency can be added.
+
+    Args:
+        currencies: Of the users' amounts, each with how many there are.
+        deciding: Primary metrics and guardrails in money.
+    """
+    if not currencies:
+        return []
+    if len(currencies) == 1:
+        return [
+            Gate(name="currency", status="pass", message=f"amounts are in {next(iter(currencies))}")
+        ]
+    each = ", ".join(f"{currency} ({count:,})" for currency, count in currencies.items())
+    message = f"amounts are in several currencies, which have no sum: {each}; want one"
+    if deciding:
+        message += f", or {', '.join(deciding)} cannot be told"
+    return [Gate(name="currency", status="stop" if deciding else "warn", message=message)]
+
+
 def config_gate(version: int, logged: int) -> Gate:
     """The file is the one that ran, or a later one.
 
@@ -198,20 +239,57 @@ def config_gate(version: int, logged: int) -> Gate:
 def metric_gates(
     refused: Mapping[str, str], definitions: Mapping[str, Definition], constant: Collection[str]
 ) -> list[Gate]:
-    """Metrics that could not be computed, and why.
+    """Metrics that could not be computed, and why; those of one reason together.
 
     One that nothing depends on stops nothing, and neither does a guardrail that is the same for
     all users of all variants.
     """
-    found = []
+    alike: dict[tuple[Literal["warn", "stop"], str], list[str]] = {}
     for metric, reason in refused.items():
         role = definitions[metric].role
         is_harmless = role == "other" or (role == "guardrail" and metric in constant)
-        found.append(
-            Gate(
-                name="metric",
-                status="warn" if is_harmless else "stop",
-                message=f"metric {metric!r}: {reason}",
-            )
+        alike.setdefault(("warn" if is_harmless else "stop", reason), []).append(repr(metric))
+    return [
+        Gate(name="metric", status=status, message=f"no numbers of {', '.join(metrics)}: {reason}")
+        for (status, reason), metrics in alike.items()
+    ]
+
+
+def few_units(
+    effective_units: Mapping[str, float], definitions: Mapping[str, Definition], rule: Rule
+) -> dict[str, float]:
+    """Metrics that decide, but on too few effective units to believe that they got worse.
+
+    Args:
+        effective_units: Of ``abtest.effects.effects``.
+        definitions: Of the metrics.
+        rule: The thresholds.
+    """
+    return {
+        metric: units
+        for metric, units in effective_units.items()
+        if definitions[metric].role != "other" and units < rule.min_effective_units
+    }
+
+
+def effective_units_gates(few: Mapping[str, float], rule: Rule) -> list[Gate]:
+    """What decides is spread over enough users.
+
+    Args:
+        few: Of ``few_units``.
+        rule: The thresholds.
+    """
+    least = rule.min_effective_units
+    found = [
+        Gate(
+            name="effective_units",
+            status="warn",
+            message=f"{metric} is that of few users: as of {units:,.0f} alike in one variant, want "
+            f"{least:g} or more; until then its harm stops nothing",
+            value=units,
+            threshold=least,
         )
-    return found
+        for metric, units in few.items()
+    ]
+    message = "no metric that decides is that of few users"
+    return found or [Gate(name="effective_units", status="pass", message=message, threshold=least)]

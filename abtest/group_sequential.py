@@ -1,9 +1,13 @@
 """Planned looks at a running experiment: how far the effect must be from 0 at each.
 
 The statistics of successive looks are those of a Brownian motion seen at the fractions of the
-planned information (mostly: of the planned units). A spending function says how much of alpha
-may be used up by each fraction; the bound of a look is what uses up exactly that, given that no
-earlier bound was crossed. Neither the number of looks nor their times need be known beforehand.
+planned information. A spending function says how much of alpha may be used up by each fraction; the
+bound of a look is what uses up exactly that, given that no earlier bound was crossed. Neither the
+number of looks nor their times need be known beforehand.
+
+The fraction is that of the planned units if each comes once, and that of the planned days if units
+come back and their totals grow. One too large early on is the dangerous mistake: alpha is spent on
+a look that has little to do with the later ones (measured by ``benchmarks/aa_rates.py``).
 
 All tests are two-sided and symmetric: half of alpha is spent on each side.
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from abtest import gates, over_time, schedule
 from abtest.analysis import versions
 from abtest.daily_state import update
-from abtest.decision import Rule, decide
+from abtest.decision import decide
 from abtest.effects import Arms, effects, segments
 from abtest.events import Bots, Study, Windows, open_duckdb
-from abtest.experiment import Experiments
-from abtest.experiment_log import ExperimentLog
+from abtest.experiment import Experiment, Experiments
+from abtest.experiment_log import ExperimentLog, is_money
 from abtest.funnel import Funnel
 from abtest.result import Drop, Provenance, Result, Subject
+from abtest.store_files import StoreFiles
 from abtest.user_file import sha256_of
 
 _STEPS = {
@@ -53,12 +54,12 @@ class Request:
     file: Path
     """That they are from."""
     name: str
-    store: Path
+    store: str | Path
+    """Directory or URL of the Parquet files."""
     until: datetime
     """Now, or the moment before which events are looked at."""
     command: str
     """That makes the result again."""
-    rule: Rule = field(default_factory=Rule)
     bots: Bots = field(default_factory=Bots)
     planned_users: int | None = None
     is_fixed: bool = False
@@ -105,14 +106,16 @@ def analyse_log(request: Request, advance: Advance = lambda done, total: None) -
         request.bots,
     )
     days = schedule.look_days(experiment, until)
+    store = StoreFiles(request.store)
     with open_duckdb() as connection, _directory(request.state) as directory:
-        folders = update(connection, request.store, directory, study, advance)
-        log = ExperimentLog(connection, request.store, experiment, study, folders, list(days))
+        folders = update(connection, store, directory, study, advance)
+        log = ExperimentLog(connection, store, experiment, study, folders, list(days))
         return _result(request, log, days)
 
 
 def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime]) -> Result:
-    experiment, rule = request.experiments.experiments[request.name], request.rule
+    experiment = request.experiments.experiments[request.name]
+    rule = experiment.decision
     until = ends[log.days[-1]]
     counts = log.counts()
     exposures = over_time.exposure_days(log.rows, log.days, log.weights)
@@ -125,6 +128,7 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
     arms, refused = log.everybody() if is_usable else (Arms({}), {})
     used = {m: d for m, d in log.definitions.items() if is_usable and m not in refused}
     found = effects(arms, used, rule.alpha, sequential)
+    few = gates.few_units(found.effective_units, used, rule)
     # those of sums, which can be computed for any part of the users
     shown = {
         metric: one
@@ -132,7 +136,8 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
         if metric in found.effects and one.role != "other" and one.probability is None
     }
     primaries = {metric: one for metric, one in shown.items() if one.role == "primary"}
-    ratio = gates.sample_ratio_of(counts, log.weights, exposures[-1].sample_ratio_pvalue)
+    daily = None if request.is_fixed else exposures[-1].sample_ratio_pvalue
+    ratio = gates.sample_ratio_of(counts, log.weights, daily)
     models, logged = log.models()
     days = schedule.full_days(experiment, until)
     planned_days = schedule.full_days(experiment, experiment.end)
@@ -143,7 +148,9 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
         gates.days_gate(days, rule),
         gates.freshness_gate(log.last_event_at(), until, rule),
         *gates.quality_gates(log.funnel.rows, rule),
+        *gates.currency_gates(log.currencies, _in_money(experiment)),
         gates.config_gate(request.experiments.version, logged),
+        *gates.effective_units_gates(few, rule),
         *gates.metric_gates({**refused, **found.refused}, log.definitions, found.constant),
     ]
     return Result(
@@ -160,7 +167,8 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
             planned_days=planned_days,
         ),
         alpha=rule.alpha,
-        verdict=decide(found.effects, log.definitions, passed, planned_days - days),
+        rule=rule,
+        verdict=decide(found.effects, log.definitions, passed, planned_days - days, few),
         gates=tuple(passed),
         sample_ratio=ratio,
         metrics=found.effects,
@@ -183,6 +191,10 @@ def _result(request: Request, log: ExperimentLog, ends: Mapping[date, datetime])
             model_versions=models,
         ),
     )
+
+
+def _in_money(experiment: Experiment) -> list[str]:
+    return [name for name in (*experiment.primary, *experiment.guardrails) if is_money(name)]
 
 
 def _drops(found: Funnel) -> tuple[Drop, ...]:

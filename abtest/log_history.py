@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from abtest.aggregates import capped
 from abtest.daily_state import update
 from abtest.events import Study, Windows, open_duckdb
-from abtest.experiment_log import definition, read_days
+from abtest.experiment_log import definition, is_money, read_days
 from abtest.metrics import METRICS
 from abtest.moments import columns_of
 from abtest.result import Definition
+from abtest.store_files import StoreFiles
 from abtest.user_days import COUNTED, Days
 from abtest.user_rows import seen_users, user_rows, without_bots
 
@@ -38,7 +39,7 @@ class History:
 
 
 def history(
-    store: Path,
+    store: str | Path,
     metrics: Iterable[str],
     days: int,
     *,
@@ -49,7 +50,7 @@ def history(
     """Totals of every user of some days, by the rules of an experiment that starts with them.
 
     Args:
-        store: Directory of the Parquet files.
+        store: Directory or URL of the Parquet files.
         metrics: Names of the table, quantiles excepted.
         days: As many as the experiment is to have: variances grow with them.
         until: The first day, in UTC, that is not looked at; None: the last one of the store, which
@@ -58,19 +59,24 @@ def history(
         advance: Called with days of the log made and days in all.
 
     Raises:
-        ValueError: A metric that is unknown or a quantile.
+        ValueError: A metric that is unknown or a quantile, or in money of several currencies.
         FileNotFoundError: The store has nothing of these days.
     """
     names = list(metrics)
     for name in names:
         if name in METRICS and METRICS[name].quantile is not None:
             raise ValueError(f"metric {name!r}: of rows, not of users; it cannot be planned")
-    end = until or _last_day(store)
+    files = StoreFiles(store)
+    end = until or _last_day(files)
     moment = datetime(end.year, end.month, end.day, tzinfo=UTC)
     study = Study("history", 1, Windows(moment - timedelta(days=days), moment, pre_days=pre_days))
     with open_duckdb() as connection, tempfile.TemporaryDirectory() as state:
-        days_made = update(connection, store, Path(state), study, advance)
+        days_made = update(connection, files, Path(state), study, advance)
         everybody = without_bots(as_if_exposed(read_days(connection, days_made)), study)
+        currencies = everybody.deeds.select("currency").distinct().to_pyarrow()["currency"]
+        told = sorted(set(currencies.to_pylist()) - {None})
+        if len(told) > 1 and any(map(is_money, names)):
+            raise ValueError(f"amounts in {', '.join(told)}: they have no sum, want one currency")
         rows = connection.create_table(
             "history_users", user_rows(seen_users(everybody.totals), everybody, study), temp=True
         )
@@ -105,8 +111,8 @@ def as_if_exposed(days: Days) -> Days:
     )
 
 
-def _last_day(store: Path) -> date:
-    folders = sorted((store / "events").glob("date=*"))
-    if not folders:
-        raise FileNotFoundError(f"{store}/events: no day; want a store of `events compact`")
-    return date.fromisoformat(folders[-1].name.removeprefix("date="))
+def _last_day(store: StoreFiles) -> date:
+    days = store.days("events")
+    if not days:
+        raise FileNotFoundError(f"{store.url}/events: no day; want a store of `events compact`")
+    return days[-1]

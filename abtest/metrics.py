@@ -41,11 +41,12 @@ class Metric:
 
     @property
     def covariates(self) -> tuple[Ratio, ...]:
-        """The same of the pre-period, where there is such.
+        """The same of the pre-period, where there is such; of what is attributed, all of it.
 
         Of a mean also who was there at all, so that "was not there" is not "paid nothing".
         """
-        pre = [f"pre_{name.removesuffix('_capped')}" for name in self.columns]
+        plain = (name.removesuffix("_capped").removeprefix("attributed_") for name in self.columns)
+        pre = [f"pre_{name}" for name in plain]
         if not set(pre) <= PRE_COLUMNS:
             return ()
         return (Ratio(*pre),) if self.denominator else (Ratio(*pre), Ratio("was_there"))

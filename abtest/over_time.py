@@ -14,7 +14,7 @@ from abtest.effects import Arms, Looks, comparisons
 from abtest.group_sequential import bounds
 from abtest.result import Definition, ExposureDay, Look, SinceExposure, number
 from abtest.sample_ratio import sequential_sample_ratio
-from abtest.stats import Comparison, intervals
+from abtest.stats import Comparison, intervals, student_bound
 from abtest.user_days import COUNTED, Days
 
 MAX_SINCE = 14
@@ -107,10 +107,10 @@ def _looks_of_day(
         return  # too few users yet, or nobody has bought
     for variant, one in compared.items():
         units = one.control.units + one.treatment.units
-        critical = limits.get(day)
+        bound = limits.get(day)
         if looks is not None and definition.role == "guardrail":
-            critical = confidence_sequences.critical(units, looks.tuned_units, alpha)
-        reach = None if critical is None else intervals(one.control, one.treatment, critical)
+            bound = confidence_sequences.critical(units, looks.tuned_units, alpha)
+        reach = None if bound is None else intervals(one.control, one.treatment, bound)
         yield Look(
             day=day,
             metric=metric,
@@ -123,7 +123,7 @@ def _looks_of_day(
             rel_effect=number(one.rel_effect),
             rel_ci_low=reach and number(reach.rel_ci_low),
             rel_ci_high=reach and number(reach.rel_ci_high),
-            critical=critical,
+            critical=None if bound is None else student_bound(bound, one.df),
             n_control=one.control.units,
             n_treatment=one.treatment.units,
         )

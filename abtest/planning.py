@@ -156,7 +156,7 @@ def _design(variance: float, setup: Setup) -> Design:
     extra = 1.0
     if setup.looks > 1:
         fractions = [(look + 1) / setup.looks for look in range(setup.looks)]
-        extra = inflation(fractions, setup.power, setup.alpha)
+        extra = inflation(fractions, setup.power, setup.alpha / setup.comparisons)
     return Design(
         variance,
         shares=setup.shares,

@@ -2,6 +2,10 @@
 
 A user's requests are alike, so the rows are not independent. Counting, per user, rows and rows
 at or below the quantile turns the question into that of a ratio of user totals.
+
+Rows are measured, not counted: where many have one and the same value (rounded to whole
+milliseconds, or cut at a timeout) the quantile jumps between two values, and its error is not
+normal. In our simulation of that, tests at 5 % rejected up to 8 % and 13 %.
 """
 
 from __future__ import annotations

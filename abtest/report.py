@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from abtest import report_words as words
+from abtest.model_links import NO_LINKS, Links
 from abtest.report_page import page
 from abtest.result import Effect, Result, to_json
 
@@ -19,12 +20,17 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~!])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def report(result: Result) -> Mapping[str, str]:
-    """Files of a report: name to text, the JSON last, since who lists reports looks for it."""
+def report(result: Result, links: Links = NO_LINKS) -> Mapping[str, str]:
+    """Files of a report: name to text, the JSON last, since who lists reports looks for it.
+
+    Args:
+        result: What is told.
+        links: Of the models in a registry.
+    """
     name = report_name(result)
     return {
-        f"{name}.html": page(result),
-        f"{name}.md": markdown(result),
+        f"{name}.html": page(result, links),
+        f"{name}.md": markdown(result, links),
         f"{name}.csv": table(result),
         f"{name}.json": to_json(result) + "\n",
     }
@@ -87,7 +93,7 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def markdown(result: Result) -> str:
+def markdown(result: Result, links: Links = NO_LINKS) -> str:
     """The verdict, the gates, the metrics and where they are from."""
     _, word, todo, sentence = words.decided(result)
     made = result.provenance
@@ -98,8 +104,9 @@ def markdown(result: Result) -> str:
     ]
     lines += ["", todo, "", "## Checks", ""]
     lines += [
-        f"- {_plain(gate.name)}: {words.GATES[gate.status][1].lower()}. {_plain(gate.message)}"
+        f"- {_plain(words.check(gate))}: {word.lower()}. {_plain(gate.message)}"
         for gate in result.gates
+        for _, word in [words.GATES[gate.status]]
     ]
     lines += ["", "## Metrics", "", f"Intervals hold with {words.share(1 - result.alpha)}.", ""]
     lines += _markdown_table(
@@ -135,9 +142,19 @@ def markdown(result: Result) -> str:
     lines += [
         f"- data: {_plain(made.data)}, SHA-256 {_plain(made.data_sha256)}",
         f"- experiment file: version {made.config_version}, SHA-256 {made.config_sha256}",
+        *(f"- {line}" for line in _models(made.model_versions, links)),
         f"- made: {words.instant(made.made_at)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _models(versions: Mapping[str, Mapping[str, int]], links: Links) -> Iterator[str]:
+    for variant, models in versions.items():
+        for model, count in models.items():
+            told = _plain(model)
+            if link := links.get(model):
+                told = f"[{_plain(link.name)} version {link.version}]({link.url}), {told}"
+            yield f"model of {_plain(variant)}: {told}, {count:,} exposures"
 
 
 def _metric_row(result: Result, metric: str, variant: str, effect: Effect) -> list[str]:

@@ -78,9 +78,10 @@ def exposure_plots(result: Result) -> Iterator[Markup]:
     for name in words.treatments(result):
         marks = []
         for it in result.exposures:
-            share = it.total.get(name, 0) / max(sum(it.total.values()), 1)
-            off = share - weights[name]
-            marks.append(Mark(words.day(it.day), off, text=words.points(off)))
+            users = sum(it.total.values())
+            off = it.total.get(name, 0) / users - weights[name] if users else None
+            told = "nobody yet" if off is None else words.points(off)
+            marks.append(Mark(words.day(it.day), off, text=told))
         title = f"Share of {name} so far"
         note = f"Less the configured {words.share(weights[name])}, in percentage points"
         yield figure(title, note, plots.course(marks, title, words.points_tick))

@@ -8,6 +8,7 @@ from itertools import groupby
 from abtest import report_parts as parts
 from abtest import report_words as words
 from abtest.markup import Markup, markup, tag
+from abtest.model_links import Links
 from abtest.report_figures import exposure_plots
 from abtest.result import Result
 
@@ -32,7 +33,8 @@ def exposures(result: Result) -> Markup:
         title="Who was in it?",
         about="Users are counted on the day they first met a variant. Chance alone would put the "
         f"shares so far from the configured ones with p = {words.pvalue(ratio.pvalue)}; below "
-        "0.001 something is broken, and no effect can be believed.",
+        f"{result.rule.min_sample_ratio_pvalue:g} something is broken, and no effect can be "
+        "believed.",
     )
 
 
@@ -90,7 +92,7 @@ def definitions(result: Result) -> Markup:
         times = f" × {it.scale:,g}" if it.scale != 1 else ""
         yield f"{it.numerator}{per}{times}; {words.below_name(it)}"
         if it.cap is not None:
-            yield f"More than {it.cap:,.2f} of one user counts as that."
+            yield f"More than {words.scale(it).value(it.cap)} of one user counts as that."
         if it.covariates:
             yield f"Noise taken out by {', '.join(it.covariates)}, from before the experiment."
         for variant, effect in result.metrics.get(name, {}).items():
@@ -104,7 +106,7 @@ def definitions(result: Result) -> Markup:
     )
 
 
-def provenance(result: Result) -> Markup:
+def provenance(result: Result, links: Links) -> Markup:
     """What the result was made of."""
     made = result.provenance
     pairs: list[tuple[str, str]] = [("Made", words.instant(made.made_at))]
@@ -114,7 +116,10 @@ def provenance(result: Result) -> Markup:
         pairs.append(("its SHA-256", tag("code", made.config_sha256)))
     pairs += [("Data", tag("code", made.data)), ("its SHA-256", tag("code", made.data_sha256))]
     for variant, models in made.model_versions.items():
-        told = (f"{model}: {count:,} exposures" for model, count in models.items())
+        told = (
+            markup(_model(model, links), f": {count:,} exposures")
+            for model, count in models.items()
+        )
         pairs.append((f"Models of {variant}", parts.lines(told)))
     packages = ", ".join(f"{name} {version}" for name, version in made.versions.items())
     pairs.append(("Packages", packages))
@@ -125,3 +130,10 @@ def provenance(result: Result) -> Markup:
         title="Where this is from",
         about="The command makes the same result again, from the same file and the same data.",
     )
+
+
+def _model(model: str, links: Links) -> Markup:
+    link = links.get(model)
+    if link is None:
+        return markup(model)
+    return markup(tag("a", f"{link.name} version {link.version}", href=link.url), f", {model}")

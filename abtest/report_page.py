@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from abtest import report_parts as parts
 from abtest import report_words as words
 from abtest.markup import Markup, markup, tag
+from abtest.model_links import NO_LINKS, Links
 from abtest.report_figures import days, forest, looks, segments_forest
 from abtest.report_origins import definitions, exposures, funnel, provenance
 from abtest.report_words import Word
@@ -15,8 +16,8 @@ from abtest.result import Effect, Result
 _HEADER = ("Metric", "Control", "Treatment", "Relative effect", "Interval", "p", "Verdict")
 
 
-def page(result: Result) -> str:
-    """HTML of a result."""
+def page(result: Result, links: Links = NO_LINKS) -> str:
+    """HTML of a result, its models linked to a registry."""
     name = result.subject.name
     return parts.document(
         f"{name}: {words.decided(result)[1]}",
@@ -30,7 +31,7 @@ def page(result: Result) -> str:
         exposures(result),
         funnel(result),
         definitions(result),
-        provenance(result),
+        provenance(result, links),
     )
 
 
@@ -66,7 +67,7 @@ def _gates(result: Result) -> Markup:
     lights = (
         tag(
             "li",
-            parts.light(Word(tone, f"{words.spaced(gate.name)}: {word.lower()}")),
+            parts.light(Word(tone, f"{words.check(gate)}: {word.lower()}")),
             tag("p", gate.message),
         )
         for gate in result.gates
@@ -75,6 +76,7 @@ def _gates(result: Result) -> Markup:
     return parts.section(
         "gates",
         tag("ul", *lights, class_="gates"),
+        parts.details("Thresholds of these checks", parts.facts(words.thresholds(result.rule))),
         title="Can the numbers be believed?",
         about=about,
     )
@@ -176,9 +178,20 @@ def _over_time(result: Result) -> Markup:
         parts.figures(looks(result, ["primary", "guardrail"])),
         parts.details("Other metrics, day by day", parts.figures(others)) if others else markup(),
         title="How sure, day by day",
-        about="The effect of all days so far. In the shaded area it may be chance, given how often "
-        "one looks; a line that leaves the area has shown something.",
+        about=f"The effect of all days so far. {_about_looks(result)}",
     )
+
+
+def _about_looks(result: Result) -> str:
+    if any(look.critical for look in result.looks):
+        return (
+            "In the shaded area it may be chance, given how often one looks; a line that leaves "
+            "the area has shown something."
+        )
+    methods = {it.method for of_one in result.metrics.values() for it in of_one.values()}
+    if methods == {"fixed"}:
+        return "Only the last day decides: there is one look."
+    return "No day here decides: the first planned look is to come."
 
 
 def _since_exposure(result: Result) -> Markup:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from abtest.result import Definition, Effect, Number, Result
+from abtest.result import Definition, Effect, Gate, Number, Result
+from abtest.rule import Rule
 
 GAP = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
@@ -23,6 +26,14 @@ GATES = {
     "warn": ("warn", "Look at it"),
     "stop": ("bad", "Stops the decision"),
 }
+CHECKS = {
+    "arms": "Users of each variant",
+    "config": "Experiment file",
+    "crossover": "Users of several variants",
+    "metric": "Metrics without numbers",
+    "variants": "Unknown variants",
+}
+"""What gates are called whose names say little to a reader."""
 ROLES = {
     "primary": "Primary metrics: they decide",
     "guardrail": "Guardrails: they must not get worse by more than their margin",
@@ -33,6 +44,21 @@ METHODS = {
     "group-sequential": "planned looks, all allowed for",
     "confidence-sequence": "any number of looks, all allowed for",
 }
+
+
+THRESHOLDS = {
+    "alpha": "Chance of a false alarm, for each family of tests",
+    "min_days": "Full days, at least",
+    "min_sample_ratio_pvalue": "p of the sample ratio, at least",
+    "max_crossover": "Users who met several variants, at most",
+    "max_stale_hours": "Hours since the last event, at most",
+    "max_dropped": "Events that were dropped, at most, each kind",
+    "min_users": "Users in each variant, at least",
+    "min_effective_units": "Effective units in each variant, at least",
+}
+"""By their names in experiment files."""
+_DEFAULTS = Rule()
+_SHARES = ("alpha", "max_crossover", "max_dropped")
 
 
 class Word(NamedTuple):
@@ -61,18 +87,19 @@ class Scale(NamedTuple):
 
     def tick(self, number: float) -> str:
         """A difference beside an axis, without its unit."""
-        return _signed(f"{number * self.factor:+.3g}") if number else "0"
+        return _tick(number * self.factor)
 
 
 def scale(definition: Definition, *values: float) -> Scale:
     """How values of a metric are written: shares as percentages, all else in its unit.
 
-    A share is a count over a count. Values of ``EUR per user`` are in EUR; a longer unit, as of
-    ``impressions per user``, stands below the metric's name and not behind each value.
+    A share is a count over a count, and its unit says so. Values of ``EUR per user`` are in EUR; a
+    longer unit, as of ``impressions per user``, stands below the metric's name and not behind each
+    value.
     """
     unit, per, _ = definition.unit.partition(" per ")
     is_money = unit == "money" or unit.isupper()
-    is_share = not unit or unit.startswith("share of ") or (per and not is_money)
+    is_share = unit.startswith("share of ") or (per and not is_money)
     if definition.denominator and is_share and all(0 <= value <= 1 for value in values):
         return Scale(100.0, "%", "percentage points")
     short = "ms" if unit == "milliseconds" else unit if len(unit) < 4 else ""
@@ -88,7 +115,7 @@ def relative(number: Number) -> str:
 
 def relative_tick(number: float) -> str:
     """The same beside an axis, where digits are few."""
-    return _signed(f"{100 * number:+.3g}") + f"{GAP}%" if number else "0"
+    return _tick(100 * number) + f"{GAP}%" * bool(number)
 
 
 def relative_interval(low: Number, high: Number) -> str:
@@ -110,7 +137,7 @@ def points(number: float) -> str:
 
 def points_tick(number: float) -> str:
     """The same beside an axis, without the words."""
-    return _signed(f"{100 * number:+.3g}") if number else "0"
+    return _tick(100 * number)
 
 
 def pvalue(number: Number) -> str:
@@ -188,6 +215,19 @@ def row_name(result: Result, metric: str, variant: str) -> str:
     return metric if len(treatments(result)) < 2 else f"{metric}, {variant}"
 
 
+def thresholds(rule: Rule) -> Iterator[tuple[str, str]]:
+    """What each threshold is for, its value, and the default where that is another."""
+    for name, text in THRESHOLDS.items():
+        form = share if name in _SHARES else "{:g}".format
+        value, usual = getattr(rule, name), getattr(_DEFAULTS, name)
+        yield text, form(value) + (f" (default {form(usual)})" if value != usual else "")
+
+
+def check(gate: Gate) -> str:
+    """What a check is of."""
+    return CHECKS.get(gate.name) or spaced(gate.name)
+
+
 def spaced(name: str) -> str:
     """A machine's word as a reader's: sample_ratio is Sample ratio."""
     text = name.replace("_", " ").replace("-", " ")
@@ -202,9 +242,15 @@ def _digits(number: float, sign: str = "") -> str:
     """Three or four digits that matter, thousands apart, no exponent."""
     size = abs(number)
     places = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
-    if 0 < size < 0.01:
-        return _signed(f"{number:{sign}.2g}")
+    if 0 < size < 0.1:
+        places = 2 - math.floor(math.log10(size))
     return _signed(f"{number:{sign},.{places}f}")
+
+
+def _tick(number: float) -> str:
+    """Beside an axis: as short as it can be, without an exponent."""
+    form = "+,.0f" if abs(number) >= 100 else "+.3g"
+    return _signed(f"{number:{form}}") if number else "0"
 
 
 def _plus(number: float, places: int) -> str:

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from abtest.rule import Rule
+
 SCHEMA_VERSION: Literal[1] = 1
 
 Number = float | None
@@ -62,7 +64,8 @@ class Definition(Part, frozen=True, kw_only=True):
     probability: Number = None
     """Of a quantile of rows, as 0.95."""
     unit: str = ""
-    """Of the value: ``ms``, a currency, or nothing for a share."""
+    """Of the value, as ``EUR per user``, ``clicks per impression`` or ``milliseconds``; empty:
+    nobody said, so it is shown as a plain number."""
     is_higher_better: bool = True
     text: str
     """In words, as it is computed."""
@@ -275,6 +278,8 @@ class Result(Part, frozen=True, kw_only=True):
     subject: Subject
     alpha: float
     """Two-sided, of each family of tests."""
+    rule: Rule = Rule()
+    """All thresholds: the experiment file's ``decision``."""
     verdict: Verdict | None
     """None: of a table, nobody said what decides."""
     gates: tuple[Gate, ...]

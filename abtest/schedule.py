@@ -70,10 +70,10 @@ def planned_looks(
 ) -> tuple[Looks, dict[date, float]]:
     """The looks so far, and the fraction of the planned information at each.
 
-    A look is the end of a day on which a decision is possible. Without a number of planned users
-    the fraction goes by the calendar, a day weighing as much as the share of the layer that was
-    in. Users come faster at first than later, so the looks are then more alike than is assumed,
-    and bounds are a little too far out rather than too near.
+    A look is the end of a day on which a decision is possible. The fraction goes by the calendar,
+    a day weighing as much as the share of the layer that was in. Where users were planned it is
+    never more than their share: most come early, but what they do goes on, and by their share
+    alone users who come back reject 7 to 8 % instead of 5.
 
     Args:
         experiment: The plan.
@@ -88,7 +88,7 @@ def planned_looks(
     fraction = 0.0
     for (day, end), users in zip(days.items(), users_by_day, strict=True):
         time = exposure_time(experiment, end) / whole if whole else 0.0
-        fraction = users / planned_users if planned_users else time
+        fraction = min(time, users / planned_users) if planned_users else time
         if full_days(experiment, end) < min_days or not fraction:
             continue
         # what is beyond the plan is no look but the last one

@@ -4,26 +4,25 @@ Everything here takes ``Aggregates`` over units of randomisation, and everything
 takes ``Estimate``: a value with its variance between units. A mean, a ratio, a value adjusted by
 a covariate and a quantile are all estimates, so there is one comparison for them all.
 
-An interval is the effect give or take a *critical* number of standard errors. Student's t gives
-that number for one look at the end; ``group_sequential`` and ``confidence_sequences`` give it
-for many looks.
+An interval is the effect give or take a number of standard errors. A *bound* says how many: 1.96
+for one look at the end, what ``group_sequential`` and ``confidence_sequences`` give for many. It
+is that of a normal statistic. Ours are Student's, whose tails are heavier where units are few, so
+one is translated into the other: what is as unlikely is as far.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats as distributions
 
-from abtest.aggregates import Aggregates, FloatArray
+from abtest.aggregates import Aggregates, FloatArray, rounding
 from abtest.checks import between, finite
-from abtest.multiplicity import holm
 
-MAX_ARMS = 6
+_TAIL = 1e-100
+"""Chances are translated down to this one: Student's bounds of smaller ones have no square."""
 
 
 class Ratio(NamedTuple):
@@ -86,17 +85,6 @@ class NonInferiority(NamedTuple):
     statistic: float
 
 
-class PairOfArms(NamedTuple):
-    """One comparison among several arms."""
-
-    control: str
-    treatment: str
-    comparison: Comparison
-    """At the alpha that Holm's method held this pair to, so that its interval agrees."""
-    adjusted_pvalue: float
-    """Holm's: significant where it is at most the alpha of the whole family."""
-
-
 def influence(arm: Aggregates, metric: Ratio) -> FloatArray:
     """Weights that make a unit's columns its pull on the metric. [columns]
 
@@ -116,6 +104,20 @@ def influence(arm: Aggregates, metric: Ratio) -> FloatArray:
     return weights
 
 
+def spread(arm: Aggregates, pull: FloatArray) -> float:
+    """Variance between units of their pull, divided by n - 1; 0 where it is lost in rounding.
+
+    Where a ratio is the same for all units its terms cancel, and what rounding leaves of them
+    would be a tiny standard error: an effect of any size would be significant.
+
+    Raises:
+        ValueError: Fewer than two units.
+    """
+    variance = float(pull @ arm.covariances @ pull)
+    size = float(np.abs(pull) @ np.abs(arm.covariances) @ np.abs(pull))
+    return variance if variance > rounding(arm.count) * size else 0.0
+
+
 def value(arm: Aggregates, metric: Ratio) -> float:
     """The metric in an arm.
 
@@ -132,6 +134,21 @@ def value(arm: Aggregates, metric: Ratio) -> float:
     return arm.mean(metric.numerator) / denominator
 
 
+def effective_units(arm: Aggregates, metric: Ratio) -> float:
+    """How many units that are all alike would say as much: (sum)² / sum of squares.
+
+    Where a few units have most of the total, value and error are too small together in arms that
+    lack them, and a normal statistic rejects too often. Of a ratio the fewer of both its columns.
+
+    Raises:
+        ValueError: Unknown column.
+
+    >>> effective_units(Aggregates.from_arrays({"amount": [0, 0, 0, 9]}), Ratio("amount"))
+    1.0
+    """
+    return min(_effective(arm, column) for column in metric if column is not None)
+
+
 def estimate(arm: Aggregates, metric: Ratio) -> Estimate:
     """The metric in an arm with its variance between units.
 
@@ -142,9 +159,7 @@ def estimate(arm: Aggregates, metric: Ratio) -> Estimate:
     >>> round(estimate(arm, Ratio("clicks", "impressions")).squared_error, 6)
     0.004557
     """
-    pull = influence(arm, metric)
-    variance = float(pull @ arm.covariances @ pull)
-    return Estimate(value(arm, metric), max(variance, 0.0), arm.count)
+    return Estimate(value(arm, metric), spread(arm, influence(arm, metric)), arm.count)
 
 
 def compare(control: Estimate, treatment: Estimate, alpha: float = 0.05) -> Comparison:
@@ -162,7 +177,7 @@ def compare(control: Estimate, treatment: Estimate, alpha: float = 0.05) -> Comp
         raise ValueError("both arms: no variance, so nothing to test")
     effect = treatment.value - control.value
     df = _welch_df(control, treatment)
-    found = intervals(control, treatment, float(distributions.t.isf(alpha / 2, df)))
+    found = intervals(control, treatment, float(distributions.norm.isf(alpha / 2)))
     return Comparison(
         control=control,
         treatment=treatment,
@@ -177,16 +192,23 @@ def compare(control: Estimate, treatment: Estimate, alpha: float = 0.05) -> Comp
     )
 
 
-def intervals(control: Estimate, treatment: Estimate, critical: float) -> Intervals:
-    """Intervals of the absolute and the relative effect, ``critical`` standard errors wide.
+def intervals(control: Estimate, treatment: Estimate, bound: float) -> Intervals:
+    """Intervals of the absolute and the relative effect, as wide as a bound of the test says.
 
     The relative one is Fieller's: every relative effect d that the same test would not reject,
     |effect - d · control| ≤ critical · its standard error. At d = 0 that *is* the test of no
     difference, so the two intervals and the p-value always agree.
 
+    Args:
+        control: Of the comparison.
+        treatment: Of the comparison.
+        bound: Of a normal statistic, as 1.96 or what ``group_sequential`` and
+            ``confidence_sequences`` give; ``student_bound`` makes it that of Student's.
+
     Source:
         Fieller 1954; Franz 2007, arXiv:0710.2024.
     """
+    critical = student_bound(bound, _welch_df(control, treatment))
     effect, size = treatment.value - control.value, abs(control.value)
     half = critical * _std_error(control, treatment)
     spread = critical**2 * control.squared_error
@@ -202,6 +224,30 @@ def intervals(control: Estimate, treatment: Estimate, critical: float) -> Interv
     near = (effect - half) * (effect + half) / far if far else 0.0
     low, high = sorted((far / curve, near))
     return Intervals(effect - half, effect + half, low, high)
+
+
+def student_bound(bound: float, df: float) -> float:
+    """The bound of Student's statistic that is crossed as rarely as that of a normal one.
+
+    >>> round(student_bound(1.959964, 9), 3)
+    2.262
+    """
+    tail = float(distributions.norm.sf(bound))
+    if tail < _TAIL:
+        return max(float(distributions.t.isf(_TAIL, df)), bound)
+    return float(distributions.t.isf(tail, df))
+
+
+def normal_statistic(comparison: Comparison) -> float:
+    """The size of the normal statistic that is as unlikely as the comparison's.
+
+    It is at least a bound exactly where the comparison's is at least ``student_bound`` of it.
+    """
+    size = abs(comparison.statistic)
+    tail = float(distributions.t.sf(size, comparison.df))
+    if tail < _TAIL:
+        return max(float(distributions.norm.isf(_TAIL)), size)
+    return float(distributions.norm.isf(tail))
 
 
 def log_ratio_interval(comparison: Comparison) -> tuple[float, float]:
@@ -263,30 +309,10 @@ def non_inferior(
     return NonInferiority(pvalue <= comparison.alpha / 2, pvalue, statistic)
 
 
-def compare_arms(
-    arms: Mapping[str, Estimate],
-    alpha: float = 0.05,
-    *,
-    is_all_pairs: bool = False,
-) -> list[PairOfArms]:
-    """Two to six arms, each against the first, or all pairs; Holm over the comparisons.
-
-    Raises:
-        ValueError: Fewer than two arms or more than six, or what ``compare`` refuses.
-    """
-    if not 2 <= len(arms) <= MAX_ARMS:
-        raise ValueError(f"{len(arms)} arms, want 2 to {MAX_ARMS}: {', '.join(arms)}")
-    pairs = list(combinations(arms, 2))
-    if not is_all_pairs:
-        pairs = pairs[: len(arms) - 1]
-    plain = [compare(arms[control], arms[treatment], alpha) for control, treatment in pairs]
-    family = holm([comparison.pvalue for comparison in plain], alpha)
-    return [
-        PairOfArms(control, treatment, compare(arms[control], arms[treatment], level), pvalue)
-        for (control, treatment), level, pvalue in zip(
-            pairs, family.alphas, family.pvalues, strict=True
-        )
-    ]
+def _effective(arm: Aggregates, column: str) -> float:
+    place, total = arm.column(column), arm.count * arm.mean(column)
+    squares = total * arm.mean(column) + float(arm.comoments[place, place])
+    return total**2 / squares if squares else 0.0
 
 
 def _check(arm: Estimate) -> None:

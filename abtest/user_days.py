@@ -26,6 +26,7 @@ COUNTED = {
 }
 """Totals of a client and day, and the actions that they count; each comes with ``_since`` too."""
 MONEY = ("order", "pay", "refund")
+_MOMENT = "timestamp(6)"
 
 
 class Days(NamedTuple):
@@ -35,7 +36,7 @@ class Days(NamedTuple):
     """A row for each client, day and side of the start."""
     deeds: Any
     """Clicks that follow an impression, orders, payments, refunds. ``since`` is the moment that
-    a user's first exposure must not be after."""
+    a user's first exposure must not be after; ``copies`` are clicks of one moment on one thing."""
     bots: Any
     """Clients with too many events."""
 
@@ -56,8 +57,8 @@ def day_rows(log: Log, study: Study) -> Any:
         & (rows.experiment_id == study.experiment_id)
         & (rows.phase == study.phase)
     )
-    names = ["client_id", "action", "at", "application", "query_id", "item_id", "variant"]
-    names += ["is_fallback", "is_forced", "order_id", "amount", "currency"]
+    names = ["client_id", "client_check", "action", "at", "application", "query_id", "item_id"]
+    names += ["variant", "is_fallback", "is_forced", "order_id", "amount", "currency"]
     return rows.select(
         *names,
         day=rows.at.date(),
@@ -66,8 +67,6 @@ def day_rows(log: Log, study: Study) -> Any:
         is_kept=is_kept,
         is_met=is_met.fill_null(False),
         is_event=~rows.action.isin(QUERIES),
-        # ids are long, and only clicks are told apart by them
-        click_id=ibis.ifelse(rows.action == "click", rows.event_id, ibis.null()),
     )
 
 
@@ -96,6 +95,7 @@ def _with_queries(log: Log) -> Any:
         "at": queries.at,
         "received_at": queries.at,
         "client_id": queries.client_id,
+        "client_check": queries.client_check,
         "action": ibis.ifelse(queries.n_items == 0, "zero_result_query", "query"),
     }
     columns = {
@@ -113,6 +113,8 @@ def day_totals(rows: Any) -> Any:
     joined = joined.mutate(counts=joined.is_kept & (joined.at >= joined["first"]))
     met = joined.is_met & ~joined.is_forced
     totals = {
+        "check": joined.client_check.min(),
+        "last_check": joined.client_check.max(),
         "rows": joined.count(where=joined.is_event),
         "late": joined.count(where=joined.is_event & joined.is_late),
         "kept": joined.count(where=joined.is_event & joined.is_kept),
@@ -132,20 +134,32 @@ def day_totals(rows: Any) -> Any:
     return joined.group_by("client_id", "day", "is_pre").aggregate(**totals)
 
 
-def day_deeds(rows: Any, earlier: Any, study: Study) -> Any:
+def deeds_of(rows: Any) -> Any:
+    """Clicks and what is about money, of ``day_rows``."""
+    wanted = rows.filter(rows.is_kept, rows.action.isin(("click", *MONEY)))
+    names = ("client_id", "at", "is_pre", "query_id", "item_id", "action")
+    return wanted.select(*names, "order_id", "amount", "currency")
+
+
+def shown_in(rows: Any) -> Any:
+    """Impressions, of ``day_rows``."""
+    shown = rows.filter(rows.is_kept, rows.action == "impression")
+    return shown.select("client_id", "query_id", "item_id", shown_at="at")
+
+
+def day_deeds(done: Any, shown: Any, study: Study) -> Any:
     """Clicks with the moment of their impression (rule 9), and what is about money.
 
     Args:
-        rows: ``day_rows`` of whole days, one row an event.
-        earlier: The same of the minutes before them, in a click's reach.
+        done: Of ``deeds_of``, of whole days, one row an event.
+        shown: Of ``shown_in``, of these days and of the minutes before them in a click's reach.
         study: The rules.
     """
     keys = ["client_id", "query_id", "item_id"]
-    clicks = rows.filter(rows.is_kept, rows.action == "click")
-    shown = rows.select(*keys, "action", "is_kept", "at").union(
-        earlier.select(*keys, "action", "is_kept", "at")
-    )
-    shown = shown.filter(shown.is_kept, shown.action == "impression").select(*keys, shown_at="at")
+    columns = ["client_id", "at", "is_pre", "query_id", "item_id"]
+    clicks = done.filter(done.action == "click")
+    # those of one moment follow the same impression
+    clicks = clicks.group_by(columns).aggregate(copies=clicks.count())
     reach = ibis.interval(microseconds=round(study.windows.click_minutes * 60e6))
     pairs = clicks.inner_join(
         shown,
@@ -155,17 +169,19 @@ def day_deeds(rows: Any, earlier: Any, study: Study) -> Any:
             shown.shown_at >= clicks.at - reach,
         ],
     )
-    columns = ["client_id", "at", "is_pre", "query_id", "item_id"]
-    followed = pairs.group_by("click_id", *columns).aggregate(since=pairs.shown_at.max())
+    followed = pairs.group_by(*columns, "copies").aggregate(
+        since=pairs.shown_at.max().cast(_MOMENT)
+    )
     nothing = ibis.null()
     followed = followed.mutate(
         action=ibis.literal("click"),
-        order_id=nothing.cast("string"),
+        order_id=nothing.cast(done.order_id.type()),
         amount=nothing.cast("float64"),
         currency=nothing.cast("string"),
     )
-    money = rows.filter(rows.is_kept, rows.action.isin(MONEY)).mutate(since=rows.at)
-    names = ["action", *columns, "since", "order_id", "amount", "currency"]
+    money = done.filter(done.action != "click")
+    money = money.mutate(since=money.at.cast(_MOMENT), copies=ibis.literal(1, "int64"))
+    names = ["action", *columns, "copies", "since", "order_id", "amount", "currency"]
     return followed.select(*names).union(money.select(*names))
 
 

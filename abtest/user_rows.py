@@ -10,23 +10,23 @@ from typing import Any
 
 import ibis
 
-from abtest.events import Study
+from abtest.events import Study, hashed
 from abtest.user_days import COUNTED, Days
 
-_COUNTS = tuple(name for name in COUNTED if name != "clicks")
-_FACTS = (
+COUNTS = tuple(name for name in COUNTED if name != "clicks")
+FACTS = (
     *("clicks", "clicked_impressions", "orders", "attributed_orders"),
     *("amount", "attributed_amount", "refunds"),
 )
 """Sums of rows that each have a moment ``since``, which the first exposure must not be after."""
-_PRE_COUNTS = ("impressions", "carts", "contacts")
-_PRE_FACTS = ("clicks", "orders", "amount")
+PRE_COUNTS = ("impressions", "carts", "contacts")
+PRE_FACTS = ("clicks", "orders", "amount")
 """Sums that also come of the pre-period, as ``pre_clicks`` and so on."""
 USER_COLUMNS = frozenset(
     {
         *("client_id", "variant", "first_exposure_at", "application", "exposures", "fallbacks"),
-        *(*_COUNTS, *_FACTS, "was_there"),
-        *(f"pre_{name}" for name in (*_PRE_COUNTS, *_PRE_FACTS)),
+        *(*COUNTS, *FACTS, "was_there"),
+        *(f"pre_{name}" for name in (*PRE_COUNTS, *PRE_FACTS)),
     }
 )
 
@@ -34,10 +34,15 @@ USER_COLUMNS = frozenset(
 def without_bots(days: Days, study: Study) -> Days:
     """Rule 2."""
     totals, deeds = (t.anti_join(days.bots, "client_id") for t in (days.totals, days.deeds))
-    known = sorted(study.bots.client_ids)
-    if known:
+    if known := known_bots(totals, study):
         totals, deeds = (t.filter(t.client_id.notin(known)) for t in (totals, deeds))
     return Days(totals, deeds, days.bots)
+
+
+def known_bots(table: Any, study: Study) -> list[Any]:
+    """Clients that are named, as numbers of the engine that a table is of."""
+    engine = table.get_backend().name
+    return [hashed(ibis.literal(client_id), engine) for client_id in sorted(study.bots.client_ids)]
 
 
 def seen_users(totals: Any) -> Any:
@@ -65,7 +70,7 @@ def user_rows(seen: Any, days: Days, study: Study) -> Any:
     """
     kept = seen.filter(~seen.is_forced & ~seen.is_crossover)
     kept = kept.select("client_id", "variant", "first_exposure_at", "first_day")
-    did = _side_by_side(days.totals.drop("variant"), _facts(days.deeds, study))
+    did = _side_by_side(days.totals.drop("variant"), facts_of(days.deeds, study))
     rows = kept.inner_join(did, "client_id")
     is_fact = rows.since.notnull()
     is_first = ~rows.is_pre & (rows.day == rows.first_day)
@@ -75,12 +80,12 @@ def user_rows(seen: Any, days: Days, study: Study) -> Any:
         variant=rows.variant.arbitrary(),
         first_exposure_at=rows.first_exposure_at.arbitrary(),
         application=rows.application.min(where=is_first),
-        exposures=_sum(rows.exposures),
-        fallbacks=_sum(rows.fallbacks),
-        **{name: _sum(counted(rows, name)) for name in _COUNTS},
-        **{name: _sum(rows[name], counts) for name in _FACTS},
-        **{f"pre_{name}": _sum(rows[name], rows.is_pre) for name in _PRE_COUNTS},
-        **{f"pre_{name}": _sum(rows[name], is_pre_fact) for name in _PRE_FACTS},
+        exposures=summed(rows.exposures),
+        fallbacks=summed(rows.fallbacks),
+        **{name: summed(counted(rows, name)) for name in COUNTS},
+        **{name: summed(rows[name], counts) for name in FACTS},
+        **{f"pre_{name}": summed(rows[name], rows.is_pre) for name in PRE_COUNTS},
+        **{f"pre_{name}": summed(rows[name], is_pre_fact) for name in PRE_FACTS},
         was_there=(rows.is_pre & (rows.kept > 0)).any().fill_null(False).cast("int64"),
     )
 
@@ -93,11 +98,11 @@ def counted(rows: Any, name: str) -> Any:
     return ibis.ifelse(is_later, rows[name], since)
 
 
-def _facts(deeds: Any, study: Study) -> Any:
+def facts_of(deeds: Any, study: Study) -> Any:
     """Clicks, orders and money, each with the moment ``since``; none asks for the exposure."""
     clicks = deeds.filter(deeds.action == "click")
     impressions = clicks.group_by("client_id", "query_id", "item_id", "since", "is_pre").aggregate(
-        clicks=clicks.count(), clicked_impressions=ibis.literal(1, "int64")
+        clicks=clicks.copies.sum(), clicked_impressions=ibis.literal(1, "int64")
     )
     orders = _orders(deeds, clicks, study)
     paid = orders.group_by("client_id", "order_id").aggregate(attributed=orders.attributed.max())
@@ -131,9 +136,11 @@ def _attributed(rows: Any, **values: Any) -> Any:
 def _orders(deeds: Any, clicks: Any, study: Study) -> Any:
     """Rule 11: orders, and the latest impression that led to a click that led to each."""
     reach = ibis.interval(microseconds=round(study.windows.order_hours * 3_600e6))
-    orders = deeds.filter(deeds.action == "order").mutate(number=ibis.row_number())
+    # those of one moment follow the same click
+    keys = ["client_id", "item_id", "at"]
+    orders = deeds.filter(deeds.action == "order")
     clicks = clicks.select("client_id", "item_id", clicked_at="at", shown_at="since")
-    led = orders.inner_join(
+    led = orders.select(*keys).inner_join(
         clicks,
         [
             "client_id",
@@ -142,8 +149,8 @@ def _orders(deeds: Any, clicks: Any, study: Study) -> Any:
             clicks.clicked_at >= orders.at - reach,
         ],
     )
-    led = led.group_by("number").aggregate(attributed=led.shown_at.max())
-    return orders.left_join(led, "number").drop("number_right")
+    led = led.group_by(keys).aggregate(attributed=led.shown_at.max())
+    return orders.left_join(led, keys).select(*orders.columns, "attributed")
 
 
 def _side_by_side(*tables: Any) -> Any:
@@ -157,7 +164,8 @@ def _side_by_side(*tables: Any) -> Any:
     return ibis.union(*full)
 
 
-def _sum(values: Any, where: Any = None) -> Any:
+def summed(values: Any, where: Any = None) -> Any:
+    """A sum, 0 of nothing."""
     # DuckDB's sums of whole numbers have 128 bits
     total = values.sum(where=where).fill_null(0)
     return total.cast("int64") if values.type().is_integer() else total

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from abtest.daily_state import PARTS, Advance, part_of, update
-from abtest.events import Log, Study, read_log
+from abtest.events import Study
 from abtest.funnel import Funnel, check, findings, funnel, tally
-from abtest.user_days import Days, day_bots, day_deeds, day_rows, day_totals, unique
+from abtest.store_files import StoreFiles
+from abtest.user_days import Days
 from abtest.user_rows import seen_users, user_rows, without_bots
 
 
@@ -31,7 +32,7 @@ class UserTable(NamedTuple):
 
 def user_table(
     connection: Any,
-    store: Path,
+    store: str | Path,
     state: Path,
     study: Study,
     advance: Advance = lambda done, total: None,
@@ -40,7 +41,7 @@ def user_table(
 
     Args:
         connection: Of ``abtest.events.open_duckdb``.
-        store: Directory of the Parquet files.
+        store: Directory or URL of the Parquet files.
         state: Directory for this study and no other.
         study: The rules.
         advance: Called with days done and days in all.
@@ -49,7 +50,7 @@ def user_table(
         FileNotFoundError: The store has no events in the windows.
         ValueError: The state is of another study, or the log would give misleading numbers.
     """
-    days = update(connection, store, state, study, advance)
+    days = update(connection, StoreFiles(store), state, study, advance)
     made_of = hashlib.blake2b(" ".join(day.name for day in days).encode(), digest_size=8)
     folder = state / f"users-{made_of.hexdigest()}"
     if not folder.exists():
@@ -64,35 +65,6 @@ def user_table(
     log = json.loads((folder / "log.json").read_text())
     rows = connection.read_parquet(str(folder / "part-*.parquet"))
     return UserTable(rows, Funnel(**log["funnel"]), log["findings"])
-
-
-def user_rows_at_once(connection: Any, store: Path, scratch: Path, study: Study) -> Any:
-    """The same rows on any engine of Ibis, Spark among them: all days and users at once.
-
-    What several steps read is written between them, for an engine that knows no named results
-    would make it again for each.
-
-    Args:
-        connection: Of Ibis, in UTC.
-        store: Directory of the Parquet files.
-        scratch: New directory for what is between.
-        study: The rules.
-    """
-
-    def written(name: str, made: Any) -> Any:
-        connection.to_parquet(made, str(scratch / name))
-        return connection.read_parquet(str(scratch / name))
-
-    scratch.mkdir(parents=True)
-    log = read_log(connection, store, study.windows.days)
-    rows = written("rows", day_rows(Log(unique(log.events), log.queries), study))
-    nothing = rows.filter(rows.day < study.windows.days[0])
-    totals = written("totals", day_totals(rows))
-    deeds = written("deeds", day_deeds(rows, nothing, study))
-    bots = written("bots", day_bots(totals, rows, study))
-    shoppers = without_bots(Days(totals, deeds, bots), study)
-    seen = written("seen", seen_users(shoppers.totals))
-    return user_rows(seen, shoppers, study)
 
 
 def _make(connection: Any, days: list[Path], study: Study, folder: Path) -> None:

@@ -4,7 +4,7 @@ Run ``python benchmarks/asos.py FILE``, a Parquet file of the ASOS Digital Exper
 et al. 2021): a row for each experiment, variant, metric and checkpoint with the cumulative count,
 mean and variance of both arms. Users are the unit. Each series is analysed as if its last
 checkpoint were the planned end; planned looks are whole days from the seventh on, as in
-``querylift ab analyze``.
+``querylift ab analyze``. A look's fraction is that of the days, or of the users where it is less.
 """
 
 from __future__ import annotations
@@ -68,12 +68,15 @@ def points(rows: pd.DataFrame) -> list[Point]:
 def judged(found: Sequence[Point]) -> Series:
     """All tests over a series."""
     last = found[-1]
-    planned = [last]
-    for point in reversed(found[:-1]):
-        step = (planned[0].units - point.units) / last.units
-        if point.days >= MIN_DAYS and point.days % 1 == 0 and step >= MIN_STEP:
+    # users who come back bring more of their own: users alone would count most of it too early
+    fractions = [min(each.units / last.units, each.days / last.days) for each in found]
+    planned, looks = [last], [1.0]
+    for point, fraction in zip(reversed(found[:-1]), reversed(fractions[:-1]), strict=True):
+        is_look = point.days >= MIN_DAYS and point.days % 1 == 0
+        if is_look and looks[0] - fraction >= MIN_STEP:
             planned.insert(0, point)
-    limits = bounds([point.units / last.units for point in planned], ALPHA, is_final=True)
+            looks.insert(0, fraction)
+    limits = bounds(looks, ALPHA, is_final=True)
     crossed = [
         point
         for point, bound in zip(planned, limits, strict=True)

@@ -36,7 +36,7 @@ class Limits:
 class Batching:
     """How requests wait and share."""
 
-    batch_tokens: int = 8_192
+    batch_tokens: int = 16_384
     """Of one turn of the model, a few of its batches; a newcomer waits for two turns at most."""
     queue_tokens: int = 300_000
     """That may wait; a request beyond is refused. About a second of work on two cores."""

@@ -1,7 +1,8 @@
 """Where the event log ends up: Parquet by date, and a ledger of how it got there.
 
 ``events/date=2026-11-05/part-<writer>-<number>.parquet`` has the rows that one segment gave to one
-day, by id. ``ledger/`` has an entry for each segment and for each removal.
+day, by id. ``ledger/`` has an entry for each segment and for each removal, and what was last
+proven.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from abtest.records import KINDS
+from abtest.store_files import VERIFIED, Verified
 from relevance.files import new_file
 from serving.segments import lock_file, sync
 
@@ -152,6 +154,10 @@ class Store:
     def record_removal(self, removal_id: str, removal: Removal) -> None:
         """Say what is about to be taken out."""
         self._put(f"ledger/removal-{removal_id}.json", msgspec.json.encode(removal))
+
+    def record_verified(self, verified: Verified) -> None:
+        """Say what was proven, in place of what was before."""
+        self._put(VERIFIED, msgspec.json.encode(verified))
 
     def shipped(self) -> list[Shipped]:
         """All segments that are in the store."""

@@ -47,7 +47,7 @@ _KEEP_ALIVE_S = 75.0
 """Longer than load balancers keep idle connections, or they send into ones that we close."""
 _CLOSE_S = 1
 """For the last answers to leave, once nothing is scored any more."""
-_SWITCH_S = 0.0002
+_SWITCH_S = 0.0005
 """Until the event loop gets the interpreter from one that reads titles: Python's own 5 ms
 would be waited for at every step of a request."""
 _MIB = 2**20

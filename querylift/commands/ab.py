@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
@@ -30,7 +30,7 @@ def check(
     running: Annotated[
         Path | None,
         typer.Option(
-            help="Experiment file that runs now: changes that would move units are findings.",
+            help="Experiment file that runs now: changes of units or of the plan are findings.",
             metavar="FILE",
         ),
     ] = None,
@@ -59,13 +59,19 @@ def check(
         print(f"{file}: fine, version {experiments.version}")
 
 
-def schema() -> None:
-    """Print the JSON Schema of experiment files, for editors."""
+def schema(
+    of: Annotated[
+        Literal["experiments", "result"],
+        typer.Option(help="Experiment files, for editors, or what `ab analyze --json` prints."),
+    ] = "experiments",
+) -> None:
+    """Print a JSON Schema."""
     import json
 
-    from abtest import experiment
+    from abtest import experiment, result
 
-    print(json.dumps(experiment.schema(), indent=2))
+    made = {"experiments": experiment.schema, "result": result.schema}[of]()
+    print(json.dumps(made, indent=2))
 
 
 def assign(

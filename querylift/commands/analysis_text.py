@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from abtest.planning import Plan
-    from abtest.result import Effect, Number, Result
+    from abtest.result import Definition, Effect, Number, Result
     from abtest.simulate import Rate
 
 _LIGHTS = {"pass": "fine", "warn": "look", "stop": "STOP"}
@@ -27,7 +27,7 @@ def result_text(result: Result) -> str:
     ]
     if rows:
         parts.append(_table(("metric", "variant", *_HEAD), rows))
-    parts.append("\n".join(f"{m}: {one.text}" for m, one in result.definitions.items()))
+    parts.append("\n".join(_told(m, one) for m, one in result.definitions.items()))
     segments = [
         (f"{part.segment}={part.value}", part.metric, part.variant, *_cells(part.effect))
         for part in result.segments
@@ -35,6 +35,11 @@ def result_text(result: Result) -> str:
     if segments:
         parts.append(_table(("segment", "metric", "variant", *_HEAD), segments))
     return "\n\n".join(parts)
+
+
+def _told(metric: str, definition: Definition) -> str:
+    unit = f" ({definition.unit})" if definition.unit else ""
+    return f"{metric}{unit}: {definition.text}"
 
 
 _HEAD = ("control", "treatment", "relative", "interval", "p", "adjusted p", "")

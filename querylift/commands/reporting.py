@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from querylift.commands.ab import instant
-from querylift.commands.analysis import Events, ExperimentFile, Name, State, Until
+from querylift.commands.log_options import (
+    Events,
+    ExperimentFile,
+    Fixed,
+    Name,
+    PlannedUsers,
+    PreDays,
+    State,
+    Until,
+    log_result,
+)
 from relevance.errors import Finding
 
 if TYPE_CHECKING:
+    from abtest.model_links import Links
     from abtest.result import Result
 
 
@@ -25,6 +33,9 @@ def report(
     name: Name = None,
     events: Events = None,
     until: Until = None,
+    planned_users: PlannedUsers = None,
+    fixed: Fixed = False,
+    pre_days: PreDays = 0,
     state: State = None,
     result: Annotated[
         Path | None,
@@ -33,24 +44,49 @@ def report(
             metavar="FILE",
         ),
     ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow server where the models of the log are registered, to link them.",
+            metavar="URL",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace a report of the same experiment and phase.")
     ] = False,
 ) -> None:
     """Write a page for people, and JSON, CSV and Markdown; exit 1 if a check says no."""
+    from abtest.model_links import NO_LINKS, checked
     from abtest.report import report as files_of
     from abtest.result import read_result
     from relevance.files import new_file, refuse_existing
 
     if (result is None) == (experiment is None or events is None):
-        raise ValueError("want --experiment FILE with --events DIR, or --result FILE")
+        raise ValueError("want --experiment FILE with --events URL, or --result FILE")
+    registry = None if registry is None else checked(registry)
+    of_the_log = {
+        "--name": name, "--until": until, "--planned-users": planned_users, "--fixed": fixed,
+        "--pre-days": pre_days, "--state": state,
+    }  # fmt: skip
     if result is not None:
+        if given := [option for option, value in of_the_log.items() if value]:
+            raise ValueError(f"{', '.join(given)}: of --events; --result has been analysed already")
         found = read_result(result)
     else:
         assert experiment is not None
         assert events is not None
-        found = _analysed(experiment, name, events, until, state)
-    files = {out / file: text for file, text in files_of(found).items()}
+        found = log_result(
+            experiment,
+            events,
+            name=name,
+            until=until,
+            planned_users=planned_users,
+            fixed=fixed,
+            pre_days=pre_days,
+            state=state,
+        )
+    links = NO_LINKS if registry is None else _links(found, registry)
+    files = {out / file: text for file, text in files_of(found, links).items()}
     if not replace:
         for path in files:
             refuse_existing(path)
@@ -62,23 +98,15 @@ def report(
         raise Finding("; ".join(stopping))
 
 
-def _analysed(
-    experiment: Path, name: str | None, events: Path, until: str | None, state: Path | None
-) -> Result:
-    from abtest.experiment import load_experiments
-    from abtest.log_analysis import Request, analyse_log, choose
+def _links(found: Result, registry: str) -> Links:
+    from abtest.model_links import model_link
+    from relevance.registry import registered_versions
 
-    experiments = load_experiments(experiment)
-    request = Request(
-        experiments,
-        experiment,
-        choose(experiments, name),
-        events,
-        instant(until, "--until"),
-        shlex.join(["querylift", *sys.argv[1:]]),
-        state=state,
-    )
-    return analyse_log(request)
+    models = {model for counts in found.provenance.model_versions.values() for model in counts}
+    return {
+        model: model_link(registry, version.name, version.version)
+        for model, version in registered_versions(models, tracking_uri=registry).items()
+    }
 
 
 def serve(

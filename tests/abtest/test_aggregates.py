@@ -81,12 +81,29 @@ class TestLargeOffsets:
         arm = Aggregates.from_sums(200, *sums_of(make_columns(offset=1e9)))
         assert arm.var("clicks") == 0
 
+    @pytest.mark.parametrize("price", [0.1, 0.3, 19.99])
+    def test_equal_values_that_a_database_added_up_do_not_vary(self, price):
+        # number by number, as databases do: off by more the more there are, to either side
+        count = 1_000_000
+        total, squares = (float(np.full(count, x).cumsum()[-1]) for x in (price, price * price))
+        arm = Aggregates.from_sums(count, {"pay": total}, {("pay", "pay"): squares})
+        assert arm.var("pay") == 0
+        assert arm.mean("pay") == pytest.approx(price, rel=1e-9)
+
+    def test_equal_values_do_not_vary(self):
+        for count in range(2, 50):  # the mean of three 0.1 is 0.10000000000000002
+            assert Aggregates.from_arrays({"pay": [0.1] * count}).var("pay") == 0
+
 
 class TestCaps:
     def test_the_cap_is_that_of_all_arms(self):
         arms = {"control": [1.0, 2.0, 3.0], "treatment": [4.0, 100.0]}
         assert pooled_cap(arms, 0.75) == 4.0
         assert capped(arms["treatment"], 4.0).tolist() == [4.0, 4.0]
+
+    def test_one_in_a_thousand_is_capped_if_nothing_is_said(self):
+        cap = pooled_cap({"control": np.arange(1_000.0), "treatment": np.arange(1_000.0, 2_000.0)})
+        assert cap == pytest.approx(0.999 * 1_999)
 
     def test_no_units_raise(self):
         with pytest.raises(ValueError, match="no units"):

@@ -100,6 +100,19 @@ def test_a_covariate_that_adds_nothing_changes_nothing(repeat):
         assert joined.variance == pytest.approx(alone.variance, rel=1e-9)
 
 
+def test_a_ratio_that_was_the_same_for_all_before_changes_nothing():
+    # its variance is rounding, above 0 or below
+    for seed in range(40):
+        arms = []
+        for arm in (make_arm(2 * seed, 50), make_arm(2 * seed + 1, 50)):
+            alike = {**arm, "clicks_before": 0.3 * arm["impressions_before"]}
+            arms.append(Aggregates.from_arrays(alike))
+        found = cuped(arms, CTR, [CTR_BEFORE])
+        assert found.theta == (0,)
+        assert found.estimates == tuple(estimate(arm, CTR) for arm in arms)
+        assert found.variance_saved == 0
+
+
 def test_no_covariate_raises():
     with pytest.raises(ValueError, match="0 covariates"):
         cuped([CONTROL, TREATMENT], PAY, [])

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from abtest.decision import Rule, decide
+from abtest.decision import decide
 from abtest.result import Definition, Effect, Gate, NonInferior, Role, Verdict
+from abtest.rule import Rule
 
 
 def effect(
@@ -46,7 +47,9 @@ ROLES: dict[str, Role] = {
 }
 
 
-def verdict(days_left: int = 0, gates: tuple[Gate, ...] = (), **effects: Any) -> Verdict:
+def verdict(
+    days_left: int = 0, gates: tuple[Gate, ...] = (), few: tuple[str, ...] = (), **effects: Any
+) -> Verdict:
     definitions = {
         metric: Definition(
             role=role, numerator=metric, text=metric, is_higher_better=metric != "latency"
@@ -63,7 +66,7 @@ def verdict(days_left: int = 0, gates: tuple[Gate, ...] = (), **effects: Any) ->
         metric: one if isinstance(one, dict) else {"new": one}
         for metric, one in (defaults | effects).items()
     }
-    return decide(found, definitions, gates, days_left)
+    return decide(found, definitions, gates, days_left, few)
 
 
 def gate(name: str) -> Gate:
@@ -145,6 +148,23 @@ def test_too_few_days_go_on_unless_there_is_harm() -> None:
     slow = effect(0.3, within=False, is_higher_better=False)
     assert verdict(days_left=9, gates=early, latency=slow).decision == "stop"
     assert verdict(days_left=9, gates=early, ctr=effect(0.1), latency=slow).decision == "stop"
+
+
+def test_harm_of_too_few_users_stops_nothing() -> None:
+    def judged(days_left: int, gates: tuple[Gate, ...] = (), **effects: Effect) -> Verdict:
+        return verdict(days_left, gates, few=("pay", "latency"), **effects)
+
+    poor, slow = effect(-0.3), effect(0.3, within=False, is_higher_better=False)
+    assert judged(9, (gate("days"),), pay=poor).decision == "extend"
+    found = judged(9, pay=poor)
+    assert (found.decision, found.days_left) == ("extend", 9)
+    assert "pay fell by 30.0% (-32.0% to -28.0%), but of too few users to believe it" in (
+        found.sentence
+    )
+    assert found.reasons[0].endswith("worse so far, of few users")
+    assert judged(0, latency=slow).decision == "hold"
+    assert judged(9, ctr=effect(0.05), pay=poor).decision == "hold"
+    assert judged(9, ctr=effect(-0.05), pay=poor).decision == "stop"
 
 
 def test_of_several_treatments_the_best_one_ships() -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ibis
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from abtest import daily_state
+from abtest import events as log_events
 from abtest import user_table as tables
-from abtest.events import Bots, Study, Windows, open_duckdb
+from abtest.at_once import user_rows_at_once
+from abtest.events import Bots, Study, Windows, hashed, open_duckdb
 from abtest.user_table import UserTable, user_table
 from tests.abtest.made_logs import event, exposure, random_log, write_store
 from tests.abtest.slow_rules import slow_bots, slow_user_rows, utc
@@ -51,12 +54,20 @@ def as_dict(table: Any) -> dict[str, dict[str, Any]]:
     return {row["client_id"]: row for row in table.to_pyarrow().to_pylist()}
 
 
-def same(table: Any, expected: dict[str, dict[str, Any]]) -> None:
-    rows = as_dict(table)
-    assert rows.keys() == expected.keys()
+def same(connection: Any, table: Any, expected: dict[str, dict[str, Any]]) -> None:
+    rows, known = as_dict(table), numbers(connection, list(expected))
+    assert rows.keys() == set(known.values())
     for client_id, row in expected.items():
         row["first_exposure_at"] = row["first_exposure_at"].replace(tzinfo=None)
-        assert rounded(rows[client_id]) == rounded(row), client_id
+        row["client_id"] = known[client_id]
+        assert rounded(rows[known[client_id]]) == rounded(row), client_id
+
+
+def numbers(connection: Any, client_ids: list[str]) -> dict[str, int]:
+    """Each client's id in the tables."""
+    texts = ibis.memtable({"text": client_ids})
+    made = texts.select("text", number=hashed(texts.text, connection.name))
+    return dict(connection.to_pyarrow(made).select(["text", "number"]).to_pandas().values)
 
 
 def rounded(row: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +88,7 @@ def test_rows_equal_those_of_the_slow_rules(duckdb: Any, seed: int, minutes: int
     with TemporaryDirectory() as folder:
         write_store(Path(folder), events, queries)
         found = read(duckdb, Path(folder), study)
-        same(found.rows, slow_user_rows(events, queries, study))
+        same(duckdb, found.rows, slow_user_rows(events, queries, study))
         counts = found.funnel
         days = study.windows.days
         assert counts.rows["read"] == sum(e["at"].date() in days for e in events)
@@ -144,7 +155,7 @@ def test_what_the_rules_drop_changes_no_row_and_is_counted(duckdb: Any, tmp_path
 def test_a_user_without_events_is_a_row_of_zeros(duckdb: Any, tmp_path: Path) -> None:
     write_store(tmp_path, SMALL, [])
     found = read(duckdb, tmp_path, DAY)
-    row = as_dict(found.rows)["b"]
+    row = as_dict(found.rows)[numbers(duckdb, ["b"])["b"]]
     assert row["variant"] == "treatment"
     assert (row["impressions"], row["clicks"], row["orders"], row["amount"]) == (0, 0, 0, 0)
 
@@ -158,7 +169,7 @@ def test_second_clicks_late_orders_and_refunds_are_told_apart(duckdb: Any, tmp_p
     ]
     write_store(tmp_path, SMALL + more, [])
     found = read(duckdb, tmp_path)
-    row = as_dict(found.rows)["a"]
+    row = as_dict(found.rows)[numbers(duckdb, ["a"])["a"]]
     assert (row["clicks"], row["clicked_impressions"]) == (2, 1)
     assert (row["orders"], row["attributed_orders"]) == (2, 1)
     assert (row["amount"], row["attributed_amount"], row["refunds"]) == (25.0, 20.0, -7.0)
@@ -174,7 +185,7 @@ def test_days_are_made_once_and_again_when_rows_come_late(duckdb: Any, tmp_path:
     assert {path.name for path in state.iterdir()} == made
     write_store(tmp_path, events[1::2], [], part="1")
     found = read(duckdb, tmp_path, STUDY, state)
-    same(found.rows, slow_user_rows(events, queries, STUDY))
+    same(duckdb, found.rows, slow_user_rows(events, queries, STUDY))
 
 
 def test_a_day_reads_no_day_but_those_beside_it(duckdb: Any, tmp_path: Path) -> None:
@@ -227,6 +238,24 @@ def test_an_experiment_that_nobody_met_is_refused(duckdb: Any, tmp_path: Path) -
     other = replace(DAY, phase=3)
     with pytest.raises(ValueError, match="ei/3: no exposures in the log, which has ei/1"):
         read(duckdb, tmp_path, other)
+
+
+def test_two_clients_of_one_number_are_refused(
+    duckdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(id_: Any, engine: str) -> Any:
+        number = hashed(id_, engine)
+        # the check, which is of the text read backwards, stays whole
+        return number if "Reverse" in type(id_.op()).__name__ else (number * 0).cast("uint64")
+
+    monkeypatch.setattr(log_events, "hashed", small)
+    log = [exposure(AT, "a", "control"), event("impression", AT + timedelta(days=1), "b")]
+    write_store(tmp_path, log, [])
+    message = "client ids: 1 of their numbers of 64 bits stand for two clients or more, want none"
+    with pytest.raises(ValueError, match=message):
+        read(duckdb, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        user_rows_at_once(duckdb, tmp_path, tmp_path / "scratch", STUDY)
 
 
 def test_no_events_at_all_are_no_study(duckdb: Any, tmp_path: Path) -> None:

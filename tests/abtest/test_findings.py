@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from abtest.assignment import Split
 from abtest.experiment import (
     Experiment,
     Experiments,
+    Guardrail,
     Holdout,
     Layer,
     Shadow,
@@ -18,6 +20,7 @@ from abtest.experiment import (
     load_experiments,
 )
 from abtest.findings import faults, findings, moves
+from abtest.rule import Rule
 
 FILE = load_experiments(Path(__file__).parent / "experiments.yaml")
 DURING = datetime(2026, 11, 6, tzinfo=UTC)
@@ -216,6 +219,48 @@ def test_what_is_meant_to_be_empty_is_no_finding(file: Experiments) -> None:
     assert findings(file, None, DURING) == []
 
 
+SENSELESS = [
+    ("metric", "primary", "no metric 'crt'; there are ctr, clicked", {"primary": ("crt",)}),
+    ("metric", "primary", "'ctr' is there twice", {"primary": ("ctr", "pay", "ctr")}),
+    (
+        "metric",
+        "guardrails",
+        "no metric 'latency'",
+        {"guardrails": {"latency": Guardrail(margin=0.1)}},
+    ),
+    (
+        "metric",
+        "guardrails",
+        "'pay' is primary already",
+        {"guardrails": {"pay": Guardrail(margin=0.1)}},
+    ),
+    (
+        "decision",
+        "decision.min_days",
+        "29; the experiment has 28 full days, so nothing is decided",
+        {"decision": Rule(min_days=29)},
+    ),
+    ("decision", "decision.alpha", "0.5; want at most 0.2", {"decision": Rule(alpha=0.5)}),
+    (
+        "decision",
+        "decision.max_stale_hours",
+        "200; want at most 168: a week without events",
+        {"decision": Rule(max_stale_hours=200)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "place", "message", "changes"), SENSELESS)
+def test_what_would_decide_nothing_or_anything_is_found_and_can_be_served(
+    rule: str, place: str, message: str, changes: dict[str, Any]
+) -> None:
+    file = changed(**changes)
+    assert faults(file) == []
+    (found,) = findings(file, None, DURING)
+    assert (found.rule, found.place) == (rule, f"{PLACE}.{place}")
+    assert message in found.message
+
+
 def newer(change: Callable[[Experiment], Experiment]) -> Experiments:
     file = changed(**{})
     return replace(file, version=8, experiments={**FILE.experiments, NAME: change(ONE)})
@@ -329,6 +374,42 @@ def test_a_change_that_moves_units_is_found(
 )
 def test_a_change_that_moves_nobody_is_none(change: Callable[[Experiment], Experiment]) -> None:
     assert moves(newer(change), FILE, DURING) == []
+
+
+LATER = ONE.start + 8 * DAY
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("primary", {"primary": ("pay",)}),
+        ("guardrails", {"guardrails": {"latency_p95": Guardrail(margin=0.2)}}),
+        ("guardrails", {"guardrails": {}}),
+        ("decision", {"decision": Rule(alpha=0.1)}),
+        ("end", {"end": ONE.end + DAY}),
+    ],
+)
+def test_a_plan_that_changes_after_a_look_is_found_and_moves_nobody(
+    field: str, change: dict[str, object]
+) -> None:
+    file = newer(lambda e: replace(e, **change))
+    (found,) = findings(file, FILE, LATER)
+    assert (found.rule, found.place) == ("plan", f"{PLACE}.{field}")
+    assert found.message.endswith("want a new phase")
+    assert moves(file, FILE, LATER) == []
+    assert findings(newer(lambda e: replace(e, phase=2, **change)), FILE, LATER) == []
+
+
+def test_a_plan_may_change_before_the_start_and_its_end_before_the_first_look() -> None:
+    primary = newer(lambda e: replace(e, primary=("pay",)))
+    start = min(one.start for one in FILE.experiments.values())
+    assert findings(primary, FILE, start - DAY) == []
+    longer = newer(lambda e: replace(e, end=e.end + DAY))
+    assert findings(longer, FILE, ONE.start + 6 * DAY) == []
+    again = [f for f in findings(longer, FILE, ONE.end) if f.rule == "plan"]
+    assert [f.place for f in again] == [f"{PLACE}.end"]
+    sooner = newer(lambda e: replace(e, end=e.end - DAY))
+    assert findings(sooner, FILE, LATER) == []
 
 
 def test_what_has_not_started_may_change_at_will() -> None:

@@ -158,6 +158,15 @@ class TestVerdict:
         if abs(abs(statistics[-1]) - limits[-1]) > 1e-5:
             assert (found.repeated_pvalue <= 0.05) == crossed[-1]
 
+    @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.2])
+    @pytest.mark.parametrize("spending", SPENDING)
+    @pytest.mark.parametrize("is_final", [True, False])
+    def test_at_its_bound_the_repeated_pvalue_is_alpha(self, alpha, spending, is_final):
+        fractions = (0.3, 0.5, 0.9)
+        limit = bounds(fractions, alpha, spending, is_final=is_final)[-1]
+        found = sequential_test([0, 0, -limit], fractions, 0.05, spending, is_final=is_final)
+        assert found.repeated_pvalue == pytest.approx(alpha, rel=1e-6)
+
     def test_no_effect_at_all_has_pvalue_one(self):
         found = sequential_test([0.0, 0.0], [0.5, 1.0])
         assert (found.pvalue, found.repeated_pvalue) == pytest.approx((1, 1), abs=1e-6)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import msgspec
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from abtest.shop import Shop
 from abtest.shopper_plan import Dirt, Simulation
 from abtest.shoppers import Effect, Shoppers
 from querylift.commands.shoppers import write_log
+from tests.serving.test_object_store import s3
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 DAYS = 8
@@ -98,7 +104,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analysed(
-    directory: Path, store: Path, experiments: Experiments | None = None, **given: Any
+    directory: Path, store: str | Path, experiments: Experiments | None = None, **given: Any
 ) -> Result:
     experiments = experiments or an_experiment()
     file = directory / "experiments.yaml"
@@ -125,7 +131,11 @@ def test_the_planted_effect_is_found_and_ships(result: Result) -> None:
 
 
 def test_checks_pass_and_what_is_constant_is_told(result: Result) -> None:
-    assert {gate.status for gate in result.gates if gate.name != "metric"} == {"pass"}
+    special = ("metric", "effective_units")
+    assert {gate.status for gate in result.gates if gate.name not in special} == {"pass"}
+    # a few hundred users, of whom some pay
+    (few,) = [gate for gate in result.gates if gate.name == "effective_units"]
+    assert few.message.startswith("pay is that of few users")
     names = "arms sample_ratio crossover days freshness log_quality config"
     assert set(names.split()) <= {gate.name for gate in result.gates}
     assert any("'refunds'" in g.message for g in result.gates if g.status == "warn")
@@ -175,6 +185,29 @@ def test_a_result_says_what_it_was_made_of(result: Result) -> None:
     read, kept = (next(d for d in result.funnel if d.step == s) for s in ("read", "kept"))
     dropped = [d for d in result.funnel if d.unit == "events" and d.step not in ("read", "kept")]
     assert read.count == kept.count + sum(drop.count for drop in dropped)
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[str]:
+    """A place that is no directory."""
+    yield f"memory://{uuid4().hex}"
+
+
+@pytest.mark.parametrize("place", [memory, s3])
+def test_a_store_elsewhere_gives_the_same_result(
+    store: Path, result: Result, tmp_path: Path, place: Callable[[], AbstractContextManager[str]]
+) -> None:
+    with place() as url:
+        fsspec.core.url_to_fs(url)[0].put(f"{store}/", f"{url}/log/", recursive=True)
+        found = analysed(tmp_path, f"{url}/log", pre_days=2)
+        past = history(f"{url}/log", ["ctr"], 5)
+    assert found.funnel == result.funnel
+    assert found.provenance.data_sha256 == result.provenance.data_sha256
+    for metric, effects in result.metrics.items():
+        one, other = effects["treatment"], found.metrics[metric]["treatment"]
+        # sums are not always added up in the same order
+        assert (other.effect, other.se) == pytest.approx((one.effect, one.se))
+    assert len(past.columns["clicks"]) == len(history(store, ["ctr"], 5).columns["clicks"])
 
 
 def test_before_a_week_it_goes_on(store: Path, state: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from abtest.events import Log, Study, Windows
 from abtest.metrics import METRICS, PRE_COLUMNS, metric
 from abtest.moments import cap, columns_of, latencies, moments
 from abtest.quantiles import quantile_estimate, quantile_of_rows
+from abtest.stats import Ratio
 from abtest.user_rows import USER_COLUMNS
 from tests.abtest.slow_rules import utc
 
@@ -45,6 +46,21 @@ def test_covariates_are_of_columns_that_user_rows_have() -> None:
     found = {c for m in METRICS.values() for r in m.covariates for c in r if c}
     assert found <= USER_COLUMNS
     assert PRE_COLUMNS <= USER_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("ctr", (Ratio("pre_clicks", "pre_impressions"),)),
+        ("cvr", (Ratio("pre_orders", "pre_clicks"),)),
+        ("pay_capped", (Ratio("pre_amount"), Ratio("was_there"))),
+        ("pay_attributed", (Ratio("pre_amount"), Ratio("was_there"))),
+        ("refunds", ()),
+        ("latency_p95", ()),
+    ],
+)
+def test_covariates_are_the_same_from_before(name: str, before: tuple[Ratio, ...]) -> None:
+    assert METRICS[name].covariates == before
 
 
 def test_an_unknown_metric_is_answered_with_those_there_are() -> None:

@@ -26,6 +26,14 @@ def test_the_same_policy_is_the_plain_mean() -> None:
     assert found.effective_units == pytest.approx(500)
 
 
+def test_only_the_proportions_of_the_weights_count() -> None:
+    # as where the other policy would have chosen something else for half of all units
+    rng = np.random.default_rng(2)
+    rewards, logged, target = (rng.uniform(0.2, 0.9, 800) for _ in range(3))
+    one, half = (inverse_propensity(rewards, logged, part * target) for part in (1, 0.5))
+    assert half.estimate == pytest.approx(one.estimate)
+
+
 def test_a_log_that_says_too_little_is_refused() -> None:
     weights = np.full(5_000, 0.5)
     rewards = np.zeros(5_000)

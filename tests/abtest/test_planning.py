@@ -54,6 +54,14 @@ def test_covariates_comparisons_and_looks_change_the_users() -> None:
     assert looks.users == pytest.approx(plain.users * inflation([0.25, 0.5, 0.75, 1.0]), abs=4)
 
 
+def test_looks_cost_what_they_cost_at_the_level_that_comparisons_leave() -> None:
+    measured, fractions = Estimate(1.0, 1.0, 2), [0.25, 0.5, 0.75, 1.0]
+    once, often = (plan("x", measured, Setup(comparisons=6, looks=n), 0.02).users for n in (1, 4))
+    assert once is not None
+    assert often == pytest.approx(once * inflation(fractions, alpha=0.05 / 6), rel=1e-4)
+    assert often != pytest.approx(once * inflation(fractions), rel=1e-4)
+
+
 def test_typed_in_moments_of_a_ratio_are_the_delta_method() -> None:
     columns = users(3_000)
     top, bottom = columns["clicks"], columns["impressions"]

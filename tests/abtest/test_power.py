@@ -77,6 +77,11 @@ class TestConsistency:
         assert power(design, 0.05, units) >= 0.8 > power(design, 0.05, units - 2)
         assert minimal_effect(design, units, 0.8) == pytest.approx(0.05, rel=1e-3)
 
+    def test_within_a_margin_even_a_small_harm_can_be_found_fine(self):
+        design = Design(4, margin=0.2)
+        units = sample_size(design, -0.05, 0.8)
+        assert minimal_effect(design, units, 0.8) == pytest.approx(-0.05, rel=1e-3)
+
     def test_direction_does_not_matter_without_a_margin(self):
         assert power(Design(4), -0.1, 9000) == power(Design(4), 0.1, 9000)
 

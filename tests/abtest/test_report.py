@@ -13,10 +13,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from abtest import report_words as words
+from abtest.model_links import model_link
 from abtest.report import markdown, report, report_name, table
 from abtest.report_index import application
 from abtest.report_page import page
 from abtest.result import Definition, Gate, Result, read_result
+from abtest.rule import Rule
 from tests.abtest.results import DEFINITIONS, HOSTILE, effect, result
 
 
@@ -70,6 +72,46 @@ def test_a_page_says_what_the_result_says() -> None:
     assert found.provenance.command in text
     assert found.provenance.data_sha256 in text
     assert "shop/1: 412,003 exposures" in text
+
+
+def test_thresholds_are_told_and_so_is_what_is_not_the_default() -> None:
+    rule = Rule(alpha=0.1, min_sample_ratio_pvalue=0.01)
+    text = Reader(page(result(rule=rule))).text
+    assert "Chance of a false alarm, for each family of tests 10 % (default 5 %)" in text
+    assert "Full days, at least 7 p of the sample ratio, at least 0.01 (default 0.001)" in text
+    assert "below 0.01 something is broken" in text
+
+
+def test_models_are_linked_to_their_version_in_the_registry() -> None:
+    known, other = "0123456789abcdef", "unknown"
+    versions = {"control": {other: 7}, "treatment": {known: 8}}
+    found = result(provenance=msgspec.structs.replace(result().provenance, model_versions=versions))
+    links = {known: model_link("http://mlflow.test/ml", "a b/../c", "12")}
+    url = "http://mlflow.test/ml/#/models/a%20b%2F..%2Fc/versions/12"
+    html = page(found, links)
+    assert "<dd>unknown: 7 exposures</dd>" in html
+    assert f'<a href="{url}">a b/../c version 12</a>, {known}: 8 exposures' in html
+    told = report(found, links)
+    (markdown,) = (text for name, text in told.items() if name.endswith(".md"))
+    assert f"version 12]({url}), {known}, 8 exposures" in markdown
+    assert "model of control: unknown, 7 exposures" in markdown
+
+
+def test_days_that_decide_nothing_are_not_said_to() -> None:
+    looks = tuple(msgspec.structs.replace(it, critical=None) for it in result().looks)
+    early = Reader(page(result(looks=looks))).text
+    assert "No day here decides: the first planned look is to come." in early
+    once = {"ctr": {"treatment": effect("ctr", method="fixed")}}
+    assert "Only the last day decides" in Reader(page(result(looks=looks, metrics=once))).text
+    assert "In the shaded area it may be chance" in Reader(page(result())).text
+
+
+def test_days_without_users_have_no_share() -> None:
+    nobody = msgspec.structs.replace(
+        result().exposures[0], new={"control": 0, "treatment": 0}, total={}
+    )
+    html = page(result(exposures=(nobody, *result().exposures[1:])))
+    assert "2 Nov: nobody yet" in html
 
 
 def test_elements_are_closed_and_ids_are_used_once() -> None:
@@ -162,6 +204,9 @@ def test_a_gate_that_stops_says_so() -> None:
     ("made", "said"),
     [
         (words.relative(0.0312), "+3.12 %"),
+        (words.relative_tick(10.0), "+1,000 %"),
+        (words.relative_tick(-0.025), "−2.5 %"),
+        (words.relative_tick(0.0), "0"),
         (words.relative(-0.312), "−31.2 %"),
         (words.relative(-0.00001), "0.00 %"),
         (words.relative(None), "–"),
@@ -177,7 +222,7 @@ def test_numbers_in_words(made: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("denominator", "unit", "said"),
     [
-        ("impressions", "", "+25.00 percentage points"),
+        ("impressions", "", "+0.250"),
         ("impressions", "clicks per impression", "+25.00 percentage points"),
         ("queries", "share of queries", "+25.00 percentage points"),
         ("impressions", "EUR per 1,000 impressions", "+0.250 EUR"),

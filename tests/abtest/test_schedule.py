@@ -86,22 +86,23 @@ def test_a_killed_experiment_can_still_be_looked_at() -> None:
     assert looks(an_experiment(killed=True), 9)[0].fractions
 
 
-def test_planned_users_make_looks_go_by_users() -> None:
+def test_fewer_users_than_planned_are_less_information() -> None:
     found, _ = looks(an_experiment(), 9, users=2_000)
     assert found.fractions == pytest.approx([0.35, 0.4, 0.45])
     assert (found.tuned_units, found.is_final) == (2_000, False)
 
 
-def test_beyond_the_planned_users_only_the_look_now_is_left() -> None:
+def test_users_who_came_early_are_no_more_information_than_their_days() -> None:
     found, _ = looks(an_experiment(), 12, users=900)
-    assert found.fractions == pytest.approx([700 / 900, 800 / 900, 1_200 / 900])
-    assert found.is_final
+    assert found.fractions == pytest.approx([days / 14 for days in range(7, 13)])
+    assert (found.tuned_units, found.is_final) == (900, False)
+    assert looks(an_experiment(), 14, users=2_000)[0].is_final
 
 
 def test_a_day_that_brings_hardly_anybody_is_no_look() -> None:
     experiment = an_experiment()
     ends = look_days(experiment, START + timedelta(days=10))
     by_day = [100, 200, 300, 400, 500, 600, 700, 700, 701, 702]
-    found, fractions = planned_looks(experiment, ends, by_day, 7, 1_000)
-    assert found.fractions == pytest.approx([0.702])
+    found, fractions = planned_looks(experiment, ends, by_day, 7, 2_000)
+    assert found.fractions == pytest.approx([0.351])
     assert list(fractions) == [date(2026, 11, 11)]

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from abtest.aggregates import Aggregates
 from abtest.cuped import cuped
-from abtest.deals import Deals, UserTable, dealt_arms
+from abtest.deals import Deals, UserTable, adjusted_values, dealt_arms, pull_of, values_of
 from abtest.effects import ratio_of
 from abtest.result import Definition
 from abtest.simulate import Rate, simulate
@@ -91,6 +92,30 @@ def test_a_deal_is_what_the_statistics_of_one_experiment_say(
     assert rate.covered == (wanted.rel_ci_low <= effect <= wanted.rel_ci_high)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("with_covariates", [False, True])
+def test_values_and_errors_of_deals_are_those_of_estimates(
+    metric: str, with_covariates: bool
+) -> None:
+    columns, definition, deals = users(200), METRICS[metric], Deals(runs=3, share=0.2)
+    if not with_covariates:
+        definition = replace(definition, covariates=())
+    table = UserTable.of(columns, definition)
+    (treated,) = dealt_arms(200, deals)
+    assert 0.1 < treated.mean() < 0.3
+    arms = table.arms(treated, 1.1)
+    found = [values_of(arm, table, pull_of(arm, table, table.metric)) for arm in arms]
+    if with_covariates:
+        covariates = [ratio_of(text) for text in definition.covariates]
+        found = adjusted_values(arms, table, covariates, found)
+    for deal, mask in enumerate(treated == 1):
+        wanted = by_hand(columns, definition, mask, 1.1)
+        for arm, expected in zip(found, (wanted.control, wanted.treatment), strict=True):
+            assert arm.units[deal] == expected.units
+            assert arm.value[deal] == pytest.approx(expected.value, rel=1e-9)
+            assert arm.squared_error[deal] == pytest.approx(expected.squared_error, rel=1e-9)
+
+
 def test_products_of_columns_keep_their_digits_at_an_offset() -> None:
     columns = {"x": 1e6 + np.random.default_rng(0).normal(size=500)}
     table = UserTable.of(columns, a_metric("x"))
@@ -98,6 +123,13 @@ def test_products_of_columns_keep_their_digits_at_an_offset() -> None:
     _, arm = table.arms(treated, 1.0)
     wanted = [columns["x"][mask == 1].var(ddof=1) for mask in treated]
     assert arm.comoments[:, 0, 0] / (arm.units - 1) == pytest.approx(wanted, rel=1e-8)
+
+
+def test_a_covariate_that_was_the_same_for_all_changes_no_deal() -> None:
+    columns = users(300)
+    columns["pre_clicks"] = 0.3 * columns["pre_impressions"]
+    plain, adjusted = simulate(columns, {"ctr": METRICS["ctr"]}, Deals(runs=50))
+    assert adjusted._replace(is_cuped=False) == plain
 
 
 def of(rates: list[Rate]) -> dict[tuple[str, bool], Rate]:

@@ -11,10 +11,20 @@ from scipy import stats
 from abtest.aggregates import Aggregates, capped, pooled_cap
 from abtest.confidence_sequences import critical
 from abtest.cuped import cuped
+from abtest.deals import Deals
 from abtest.group_sequential import SPENDING, bounds, crossing, sequential_test
 from abtest.quantiles import quantile_of_rows
 from abtest.sample_ratio import sample_ratio, sequential_sample_ratio
-from abtest.stats import Ratio, compare, estimate, log_ratio_interval, non_inferior
+from abtest.stats import (
+    Estimate,
+    Ratio,
+    compare,
+    estimate,
+    log_ratio_interval,
+    non_inferior,
+    normal_statistic,
+)
+from benchmarks.aa_rates import definitions, rejected_at_some_look, shoppers
 
 RUNS = 2000
 UNITS = 400
@@ -164,21 +174,28 @@ class TestManyLooks:
         assert_rejects_at(0.05, share(rejected), runs)
         assert crossing(fractions, [1.96] * 14).sum() > 0.2
 
-    def test_fourteen_days_of_a_real_ratio_do_not_reject_too_often(self):
-        # new users every day, each with their own totals, merged day by day
-        rng, rejected = np.random.default_rng(2), []
-        fractions = np.arange(1, 15) / 14
-        limits = bounds(fractions)
-        for _ in range(200):
-            arms, crossed = [None, None], False
-            for limit in limits:
-                for arm in (0, 1):
-                    day = Aggregates.from_arrays(make_arm(rng, units=60))
-                    arms[arm] = day if arms[arm] is None else arms[arm] + day
-                found = compare(*(estimate(arm, CTR) for arm in arms))
-                crossed |= abs(found.statistic) >= limit
-            rejected.append(crossed)
-        assert share(rejected) * 200 <= stats.binom.ppf(0.999, 200, 0.05)
+    def test_a_look_a_day_at_users_who_come_back_rejects_at_most_alpha(self):
+        found = rejected_at_some_look(shoppers(3_000), definitions(), Deals(4_000, seed=5))
+        assert len(found) == 6  # CTR, CVR and PAY, with covariates and without
+        for shares in found.values():
+            assert 0.03 <= shares["looks by the calendar"] <= 0.05
+            assert 0.005 <= shares["confidence sequence"] <= 0.05
+            # most users come early and most of what they do comes late: users are the wrong clock
+            assert shares["looks by users"] > 0.06
+            assert shares["peeking"] > 0.15
+
+    @pytest.mark.parametrize("units", [2, 3, 5, 10])
+    def test_planned_looks_at_a_few_units_reject_at_most_alpha(self, units):
+        fractions = (0.5, 1.0)
+        rng, last = np.random.default_rng(units), bounds(fractions)[-1]
+        found = []
+        for arms in rng.normal(size=(3_000, 2, units)):
+            pay = [Estimate(arm.mean(), arm.var(ddof=1), units) for arm in arms]
+            found.append(compare(*pay))
+        assert share(normal_statistic(each) >= last for each in found) <= 0.055
+        # what a bound of normal statistics would do
+        plain = share(abs(each.statistic) >= last for each in found)
+        assert plain > {2: 0.12, 3: 0.10, 5: 0.07, 10: 0.05}[units]
 
     def test_final_pvalues_are_uniform_without_effect(self):
         fractions = (0.25, 0.5, 0.75, 1.0)

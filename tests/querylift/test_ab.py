@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from abtest import result
 from abtest.experiment import schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,10 +77,14 @@ def test_a_bad_instant_is_wrong_use(at: str, message: str) -> None:
     assert message in err
 
 
-def test_the_schema_is_json() -> None:
-    code, out, _ = ab("schema")
-    assert code == 0
-    assert json.loads(out) == json.loads(json.dumps(schema()))
+def test_the_schemas_are_json() -> None:
+    for options, wanted in (((), schema()), (("--of", "result"), result.schema())):
+        code, out, _ = ab("schema", *options)
+        assert code == 0
+        assert json.loads(out) == json.loads(json.dumps(wanted))
+    code, _, err = ab("schema", "--of", "reports")
+    assert code == 2
+    assert "'experiments', 'result'" in err
 
 
 def test_assignments_are_lines_with_tabs() -> None:

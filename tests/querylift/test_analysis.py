@@ -12,8 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from abtest.result import read_result
-from querylift.commands.analysis import analyze, plan, simulate
+from abtest.result import read_result, schema
+from querylift.commands.analysis import analyze
+from querylift.commands.planning import plan, simulate
 from relevance.errors import Finding
 from tests.abtest.test_simulate import users
 
@@ -51,6 +52,20 @@ def test_analyze_prints_one_json_object_and_nothing_else(table: Path) -> None:
     assert len(told["segments"]) == 4
 
 
+def test_the_json_is_what_the_schema_says(table: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    found = run(
+        *("analyze", "--users", table, "--variant-column", "group", "--metric", "pay=amount"),
+        *("--cuped", "pay=pre_amount", "--segment", "device", "--looks", "0.5,1", "--json"),
+    )
+    check = jsonschema.Draft202012Validator(schema())
+    check.check_schema(schema())
+    told = json.loads(found.stdout)
+    assert list(check.iter_errors(told)) == []
+    told["metrics"]["pay"]["new"]["pvalue"] = "small"
+    assert not check.is_valid(told)
+
+
 def test_analyze_tells_people_the_same(table: Path) -> None:
     found = run(
         *("analyze", "--users", table, "--variant-column", "group"),
@@ -84,7 +99,7 @@ def test_analyze_overwrites_nothing(table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (("analyze",), "want --experiment FILE with --events DIR, or --users FILE"),
+        (("analyze",), "want --experiment FILE with --events URL, or --users FILE"),
         (("analyze", "--users", "x.csv", "--events", "y"), "want --experiment FILE with"),
         (("analyze", "--events", "x"), "--events wants --experiment FILE beside it"),
         (("analyze", "--users", "x.csv"), "--users wants --metric NAME=COLUMN"),
@@ -97,7 +112,7 @@ def test_analyze_overwrites_nothing(table: Path, tmp_path: Path) -> None:
             ("analyze", "--users", "x.csv", "--metric", "a=b", "--weights", "a=half"),
             "--weights 'half': want a number",
         ),
-        (("plan",), "want --users FILE or --events DIR"),
+        (("plan",), "want --users FILE or --events URL"),
         (("plan", "--mean", "1"), "--mean wants --sd"),
         (("plan", "--mean", "1", "--sd", "1", "--users", "x"), "not two"),
         (

@@ -46,6 +46,19 @@ def test_it_writes_four_files_and_never_twice(kept: Path, tmp_path: Path) -> Non
     assert "Ship treatment" in (out / f"{NAME}.html").read_text()
 
 
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "http://me:secret@host", "mlflow", ""])
+def test_a_registry_without_an_address_is_refused(kept: Path, tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="--registry: want http://HOST") as refused:
+        report(out=tmp_path / "reports", result=kept, registry=url)
+    assert "secret" not in str(refused.value)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_what_is_for_a_log_is_refused_beside_a_result(kept: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--until, --pre-days: of --events; --result has been"):
+        report(out=tmp_path, result=kept, until="2026-11-05T08:00Z", pre_days=7)
+
+
 def test_a_check_that_stops_is_a_finding_and_the_report_is_there(tmp_path: Path) -> None:
     gate = Gate(name="sample_ratio", status="stop", message="51 % in treatment")
     kept = write(tmp_path / "result.json", result(gates=(gate,)))
