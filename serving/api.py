@@ -111,8 +111,7 @@ class _Api:
             return await self._rerank_tei(request, decoded(body.content, JSON, schemas.TeiRequest))
         asked = decoded(body.content, JSON, schemas.CohereRequest)
         texts = [item if isinstance(item, str) else item.text for item in asked.documents]
-        self._check_texts(asked.query, texts, "documents")
-        model, answer = await self._texts(request, asked.query, texts)
+        model, answer = await self._texts(request, asked.query, texts, "documents")
         shown = asked.return_documents
         results = [
             schemas.CohereResult(
@@ -133,14 +132,8 @@ class _Api:
         )
 
     async def _rerank_tei(self, request: Request, asked: schemas.TeiRequest) -> Response:
-        self._check_texts(asked.query, asked.texts, "texts")
-        if asked.truncate is False:
-            # asked before anything is scored, and of titles whose scores are remembered too
-            cut = await asyncio.to_thread(self._answering().cut, asked.query, asked.texts)
-            if cut:
-                message = f"{cut} texts are longer than the model reads; set truncate"
-                raise Refusal(413, "too_long", message)
-        _, answer = await self._texts(request, asked.query, asked.texts)
+        may_cut = asked.truncate is not False
+        _, answer = await self._texts(request, asked.query, asked.texts, "texts", may_cut=may_cut)
         scores = answer.scores if asked.raw_scores else answer.probabilities
         return _answered(
             [
@@ -220,8 +213,7 @@ class _Api:
         body = await read(request, self._limits, (JSON,))
         asked = decoded(body.content, JSON, schemas.ExplainRequest)
         _check_count("titles", len(asked.titles), self._limits.max_explained)
-        self._check_texts(asked.query, asked.titles, "titles")
-        model, answer = await self._texts(request, asked.query, asked.titles)
+        model, answer = await self._texts(request, asked.query, asked.titles, "titles")
         # classes of words are computed, not looked up: others need not wait
         words = await asyncio.to_thread(
             lambda: [_words(model, text) for text in (asked.query, *asked.titles)]
@@ -263,17 +255,25 @@ class _Api:
         return self._page
 
     async def _texts(
-        self, request: Request, query: str, texts: Sequence[str]
+        self,
+        request: Request,
+        query: str,
+        texts: Sequence[str],
+        name: str,
+        *,
+        may_cut: bool = True,
     ) -> tuple[Answering, Answer]:
-        facts_of(request.scope).documents = len(texts)
-        model = self._answering()
-        return model, await _asked(request, model, model.texts(query, texts))
-
-    def _check_texts(self, query: str, texts: Sequence[str], name: str) -> None:
         self._check_query("query", query)
         _check_count(name, len(texts), self._limits.max_documents)
         for place, text in enumerate(texts):
             self._check_text(f"{name}[{place}]", text)
+        facts_of(request.scope).documents = len(texts)
+        model = self._answering()
+        # told before anything is scored, and of texts whose scores are remembered too
+        if not may_cut and (cut := await asyncio.to_thread(model.cut, query, texts)):
+            message = f"{cut} {name} are longer than the model reads; set truncate"
+            raise Refusal(413, "too_long", message)
+        return model, await _asked(request, model, model.texts(query, texts))
 
     def _check_relevance(self, asked: schemas.RelevanceRequest) -> Any:
         self._check_query("query", asked.query)

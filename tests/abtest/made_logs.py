@@ -106,6 +106,33 @@ def _random_event(
     return event(action, at, client_id if rng.random() < 0.98 else None, **given)
 
 
+def experiments_content(name: str, start: datetime, days: int, /, **changes: Any) -> dict[str, Any]:
+    """An experiment file: everybody is in, half of them in the treatment."""
+    return {
+        "version": 3,
+        "unit": "client_id",
+        "champion": "bert",
+        "scorers": {"bert": {"url": "http://a"}, "ei-src": {"url": "http://b"}},
+        "layers": {"ranking": {"salt": "ranking"}},
+        "experiments": {
+            name: {
+                "layer": "ranking",
+                "salt": name,
+                "phase": 1,
+                "range": [0, 10_000],
+                "start": start,
+                "end": start + timedelta(days=days),
+                "variants": {
+                    "control": {"weight": 0.5, "scorer": "bert"},
+                    "treatment": {"weight": 0.5, "scorer": "ei-src"},
+                },
+                "primary": ["ctr", "pay"],
+                **changes,
+            }
+        },
+    }
+
+
 def write_store(store: Path, events: list[Row], queries: list[Row], part: str = "0") -> None:
     """Write a log as it is shipped, but for what shipping drops."""
     days: dict[tuple[str, date], list[Row]] = defaultdict(list)

@@ -24,6 +24,7 @@ from abtest.shop import Shop
 from abtest.shopper_plan import Dirt, Simulation
 from abtest.shoppers import Effect, Shoppers
 from querylift.commands.shoppers import write_log
+from tests.abtest.made_logs import experiments_content
 from tests.serving.test_object_store import s3
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
@@ -31,33 +32,8 @@ DAYS = 8
 
 
 def an_experiment(**changes: Any) -> Experiments:
-    return msgspec.convert(
-        {
-            "version": 3,
-            "unit": "client_id",
-            "champion": "bert",
-            "scorers": {"bert": {"url": "http://a"}, "ei-src": {"url": "http://b"}},
-            "layers": {"ranking": {"salt": "ranking"}},
-            "experiments": {
-                "new": {
-                    "layer": "ranking",
-                    "salt": "new",
-                    "phase": 2,
-                    "range": [0, 10_000],
-                    "start": START,
-                    "end": START + timedelta(days=DAYS),
-                    "variants": {
-                        "control": {"weight": 0.5, "scorer": "bert"},
-                        "treatment": {"weight": 0.5, "scorer": "ei-src"},
-                    },
-                    "primary": ["ctr", "pay"],
-                    "guardrails": {"latency_p95": {"margin": 0.5}},
-                    **changes,
-                }
-            },
-        },
-        Experiments,
-    )
+    given = {"phase": 2, "guardrails": {"latency_p95": {"margin": 0.5}}, **changes}
+    return msgspec.convert(experiments_content("new", START, DAYS, **given), Experiments)
 
 
 def a_shop() -> Shop:

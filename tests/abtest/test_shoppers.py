@@ -28,6 +28,7 @@ from abtest.shopper_plan import Dirt, Simulation, searches_of
 from abtest.shoppers import CLICK, ORDER, PAY, Effect, Shoppers, expected, react, true_effects
 from abtest.stats import Ratio, compare, estimate
 from abtest.user_table import user_table
+from tests.abtest.made_logs import experiments_content
 
 BEGIN = datetime(2026, 11, 2, tzinfo=UTC)
 SHOPPERS = Shoppers(searches_a_day=0.2)
@@ -47,32 +48,8 @@ def a_shop(grades: Callable[[Any], Any] = lambda rng: rng.integers(4, size=(40, 
 
 
 def an_experiment(**changes: Any) -> Experiments:
-    return convert(
-        {
-            "version": 3,
-            "unit": "client_id",
-            "champion": "bert",
-            "scorers": {"bert": {"url": "http://a"}, "ei-src": {"url": "http://b"}},
-            "layers": {"ranking": {"salt": "ranking"}},
-            "experiments": {
-                "new": {
-                    "layer": "ranking",
-                    "salt": "new",
-                    "phase": 2,
-                    "range": [0, 10_000],
-                    "start": BEGIN,
-                    "end": BEGIN + timedelta(days=60),
-                    "variants": {
-                        "control": {"weight": 0.5, "scorer": "bert"},
-                        "treatment": {"weight": 0.5, "scorer": "ei-src"},
-                    },
-                    "primary": ["ctr"],
-                    **changes,
-                }
-            },
-        },
-        Experiments,
-    )
+    given = {"phase": 2, "primary": ["ctr"], **changes}
+    return convert(experiments_content("new", BEGIN, 60, **given), Experiments)
 
 
 def simulation(**changes: Any) -> Simulation:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from querylift.commands.analysis import analyze
 from querylift.commands.planning import plan
 from relevance.errors import Finding
-from tests.abtest.made_logs import Row, event, exposure, write_store
+from tests.abtest.made_logs import Row, event, experiments_content, exposure, write_store
 
 START = datetime(2026, 11, 2, tzinfo=UTC)
 DAYS = 8
@@ -51,30 +51,8 @@ def log(numbers: Iterable[int] = range(USERS), **changes: Any) -> list[Row]:
 
 
 def experiment_file(directory: Path, **changes: Any) -> Path:
-    content = {
-        "version": 3,
-        "unit": "client_id",
-        "champion": "bert",
-        "scorers": {"bert": {"url": "http://a"}, "ei-src": {"url": "http://b"}},
-        "layers": {"ranking": {"salt": "ranking"}},
-        "experiments": {
-            "ei": {
-                "layer": "ranking",
-                "salt": "ei",
-                "phase": 1,
-                "range": [0, 10_000],
-                "start": START,
-                "end": START + timedelta(days=DAYS),
-                "variants": {
-                    "control": {"weight": 0.5, "scorer": "bert"},
-                    "treatment": {"weight": 0.5, "scorer": "ei-src"},
-                },
-                "primary": ["ctr", "pay"],
-                **changes,
-            }
-        },
-    }
     path = directory / "experiments.yaml"
+    content = experiments_content("ei", START, DAYS, **changes)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
